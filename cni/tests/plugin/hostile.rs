@@ -1,0 +1,146 @@
+//! What does not behave: the configuration, and the agent.
+
+use std::{io::Write, os::unix::net::UnixListener, time::Instant};
+
+use crate::fake::{Agent, Run, conf};
+use serde_json::json;
+
+#[test]
+fn input_that_is_no_json_is_code_6() {
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let objects = format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+    let huge = format!(r#"{{"cniVersion":"1.0.0","name":"{}"}}"#, "x".repeat(10 << 20));
+    for input in [
+        &b""[..],
+        b"{",
+        br#"{"cniVersion":"1.0.0","name":"la"#,
+        b"garbage",
+        b"{\"name\":\"\xff\xfe\"}",
+        b"\0\0\0\0",
+        br#"{"cniVersion":"1.0.0"} trailing"#,
+        nested.as_bytes(),
+        objects.as_bytes(),
+        huge.as_bytes(),
+    ] {
+        for verb in ["ADD", "DEL", "CHECK", "STATUS", "GC"] {
+            let (code, text) = Run::verb(verb).input(input).error();
+            assert_eq!(code, 6, "{text}");
+            assert!(text.contains("failed to decode"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn json_that_is_no_configuration_is_code_7() {
+    for input in [
+        json!(null),
+        json!([]),
+        json!("text"),
+        json!({"cniVersion": 1}),
+        json!({"cniVersion": "1.0.0", "name": ["lan"]}),
+        json!({"cniVersion": "1.0.0", "name": "lan", "mtu": "big"}),
+        json!({"cniVersion": "1.0.0", "name": "lan", "mode": "teleport"}),
+        json!({"cniVersion": "1.0.0", "name": "lan", "ipam": 7}),
+        json!({"cniVersion": "1.0.0", "name": "lan", "ipam": {"default_ipv4_ippool": "one"}}),
+        json!({"cniVersion": "1.0.0", "type": "holdfast"}),
+    ] {
+        let (code, text) = Run::verb("ADD").conf(&input).error();
+        assert_eq!(code, 7, "{input}: {text}");
+    }
+}
+
+#[test]
+fn a_version_not_spoken_is_code_1_and_names_those_that_are() {
+    for version in ["0.1.0", "0.2.0", "2.0.0", "", "one"] {
+        let (code, text) = Run::verb("ADD").conf(&conf(version, "/nonexistent".as_ref())).error();
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("0.3.1, 0.4.0, 1.0.0, 1.1.0"), "{text}");
+    }
+}
+
+#[test]
+fn an_agent_that_is_away_means_try_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.sock");
+    // A socket file that its listener left behind, as after SIGKILL.
+    let refusing = folder.path().join("refusing.sock");
+    drop(UnixListener::bind(&refusing).unwrap());
+    for socket in [&missing, &refusing] {
+        let mut conf = conf("1.1.0", socket);
+        conf["cni.dev/valid-attachments"] = json!([]);
+        for (verb, expected) in [("ADD", 11), ("DEL", 11), ("GC", 11), ("STATUS", 50)] {
+            let outcome = Run::verb(verb).conf(&conf);
+            let (code, text) = outcome.error();
+            assert_eq!(code, expected, "{verb}: {text}");
+            assert!(text.contains(socket.to_str().unwrap()) && text.contains("agent pod on this node"), "{text}");
+            assert_eq!(outcome.error_version(), "1.1.0");
+        }
+        let (_, text) = Run::verb("ADD").conf(&conf).error();
+        assert!(text.contains("the pod stays pending and the kubelet will try again"), "{text}");
+        conf["prevResult"] = json!({});
+        assert_eq!(Run::verb("CHECK").conf(&conf).error().0, 11);
+    }
+}
+
+#[test]
+fn an_agent_that_hangs_up_means_try_again() {
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"interfaces\":[".to_vec();
+    for answer in [Vec::new(), b"HTTP/1.1 200 OK\r\ncont".to_vec(), half] {
+        let agent = Agent::raw(answer.clone());
+        let (code, text) = Run::verb("ADD").conf(&conf("1.0.0", &agent.socket())).error();
+        assert_eq!(code, 11, "{text} after {:?}", String::from_utf8_lossy(&answer));
+    }
+    // It closes without having read the request.
+    let agent = Agent::doing(|_| None);
+    assert_eq!(Run::verb("ADD").conf(&conf("1.0.0", &agent.socket())).error().0, 11);
+}
+
+#[test]
+fn an_agent_that_never_answers_is_given_up() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let agent = Agent::doing(move |stream| {
+        // One byte now and then must not keep the plugin waiting for ever.
+        while held.recv_timeout(std::time::Duration::from_millis(50)).is_err() {
+            if stream.write_all(b"H").is_err() {
+                break;
+            }
+        }
+        None
+    });
+    let begin = Instant::now();
+    let (code, text) = Run::verb("ADD").with("CNI_TIMEOUT", "1").conf(&conf("1.0.0", &agent.socket())).error();
+    assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+    assert!(code == 11 || code == 101, "{code} {text}");
+    drop(release);
+}
+
+#[test]
+fn an_agent_that_talks_nonsense_is_not_believed() {
+    for answer in [
+        &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
+        b"\0\x01\x02\x03 binary",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nnot json",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{\"ips\":[{\"address\":7}]}",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 500 X\r\ncontent-length: 4\r\n\r\noops",
+        b"HTTP/1.1 404 X\r\n\r\n",
+    ] {
+        let agent = Agent::raw(answer.to_vec());
+        let (code, text) = Run::verb("ADD").conf(&conf("1.0.0", &agent.socket())).error();
+        assert_eq!(code, 101, "{text} after {:?}", String::from_utf8_lossy(answer));
+    }
+    let endless = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &vec![b'x'; 5 << 20]].concat();
+    let agent = Agent::raw(endless);
+    assert_eq!(Run::verb("ADD").conf(&conf("1.0.0", &agent.socket())).error().0, 101);
+}
+
+#[test]
+fn the_agents_own_errors_are_passed_on() {
+    let error = json!({"code": 102, "msg": "pool default-v4-ippool is exhausted", "details": "4 of 4 in use"});
+    let agent = Agent::answering(409, &error);
+    let outcome = Run::verb("ADD").conf(&conf("0.4.0", &agent.socket()));
+    let (code, text) = outcome.error();
+    assert_eq!((code, text.as_str()), (102, "pool default-v4-ippool is exhausted: 4 of 4 in use"));
+    assert_eq!(outcome.error_version(), "0.4.0");
+}
