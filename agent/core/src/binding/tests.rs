@@ -1,0 +1,245 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::ContainerId;
+
+const NOW: Duration = Duration::from_secs(100);
+const A: IfIndex = IfIndex(1);
+const B: IfIndex = IfIndex(2);
+
+fn ip(last: u8) -> IpAddr {
+    [10, 0, 0, last].into()
+}
+
+fn tag(name: &str) -> u64 {
+    name.parse::<ContainerId>().unwrap().tag()
+}
+
+fn party(name: &str) -> Party {
+    Party { tag: tag(name), mac: [2; 6] }
+}
+
+fn bind(link: IfIndex, name: &str, generation: u64) -> Event {
+    Event::Bind { link, party: party(name), address: ip(1), generation: Generation(generation) }
+}
+
+fn finding(holder: Option<(&str, u64)>) -> Finding {
+    Finding {
+        holder: holder.map(|(name, generation)| (tag(name), Generation(generation))),
+        listed: vec![ip(1)],
+        same_pod: true,
+        alive: true,
+        holder_alive: false,
+    }
+}
+
+fn found(link: IfIndex, finding: Finding) -> Event {
+    Event::Found { link, finding }
+}
+
+/// Link A with an old container, link B with the newer one.
+fn superseded() -> Bindings {
+    let mut bindings = Bindings::default();
+    bindings.step(NOW, bind(A, "old", 1));
+    bindings.step(NOW, bind(B, "new", 2));
+    bindings
+}
+
+#[test]
+fn a_newer_holder_makes_the_older_stale() {
+    let mut bindings = Bindings::default();
+    assert_eq!(
+        bindings.step(NOW, bind(A, "old", 1)),
+        [Action::MakeCurrent { link: A, party: party("old"), address: ip(1), generation: Generation(1) }]
+    );
+    bindings.step(NOW, bind(B, "new", 2));
+    assert_eq!((bindings.state(A, ip(1)), bindings.state(B, ip(1))), (Some(State::Stale), Some(State::Current)));
+    assert_eq!(bindings.holder(ip(1)), Some(B));
+}
+
+#[test]
+fn a_detached_link_holds_nothing() {
+    let mut bindings = superseded();
+    assert_eq!(bindings.step(NOW, Event::Detach { link: B }), []);
+    assert_eq!((bindings.holder(ip(1)), bindings.state(A, ip(1))), (None, Some(State::Stale)));
+}
+
+#[test]
+fn a_number_given_again_belongs_to_the_new_container() {
+    let mut bindings = superseded();
+    let event = Event::Bind { link: A, party: party("next"), address: ip(2), generation: Generation(1) };
+    bindings.step(NOW, event);
+    assert_eq!((bindings.state(A, ip(1)), bindings.state(A, ip(2))), (None, Some(State::Current)));
+}
+
+#[test]
+fn packets_are_reported_and_make_the_node_look() {
+    let mut bindings = superseded();
+    let seen = |sight| Event::Seen { link: A, address: ip(1), sight };
+    let report = |report| Action::Report { link: Some(A), address: ip(1), report };
+    let fenced = report(Report::StaleContainerFenced);
+    assert_eq!(bindings.step(NOW, seen(Sight::Stale)), [fenced, Action::Look { link: A }]);
+    assert_eq!(bindings.step(NOW, seen(Sight::Stale)), [fenced], "one look is enough for a while");
+    let later = NOW + LOOK_AGAIN;
+    assert_eq!(bindings.step(later, seen(Sight::Foreign)), [report(Report::SourceViolation), Action::Look { link: A }]);
+    assert_eq!(bindings.step(later, seen(Sight::Mac)), [report(Report::SourceViolation)]);
+    let unknown = Event::Seen { link: IfIndex(9), address: ip(1), sight: Sight::Foreign };
+    assert_eq!(bindings.step(later, unknown).len(), 1, "a link that nobody bound has no record to look at");
+}
+
+#[test]
+fn a_dead_sandbox_is_fenced_at_once_and_collected_after_a_look() {
+    let mut bindings = Bindings::default();
+    bindings.step(NOW, bind(A, "old", 1));
+    let exited = Event::Exited { tag: tag("old") };
+    assert_eq!(bindings.step(NOW, exited), [Action::MakeStale { link: A, address: ip(1) }, Action::Look { link: A }]);
+    assert_eq!(bindings.state(A, ip(1)), Some(State::Dead));
+    let dead = Finding { alive: false, ..finding(Some(("old", 1))) };
+    assert_eq!(bindings.step(NOW, found(A, dead)), [Action::Collect { link: A }]);
+    assert_eq!(bindings.step(NOW, Event::Exited { tag: 0 }), [], "somebody else's death");
+}
+
+#[test]
+fn a_death_that_was_none_is_taken_back() {
+    let mut bindings = Bindings::default();
+    bindings.step(NOW, bind(A, "old", 1));
+    bindings.step(NOW, Event::Exited { tag: tag("old") });
+    assert_eq!(
+        bindings.step(NOW, found(A, finding(Some(("old", 1))))),
+        [Action::MakeCurrent { link: A, party: party("old"), address: ip(1), generation: Generation(1) }]
+    );
+}
+
+#[test]
+fn a_record_that_lags_behind_is_rebound() {
+    let mut bindings = Bindings::default();
+    bindings.step(NOW, bind(A, "seen", 2));
+    for holder in [None, Some(("older", 1))] {
+        assert_eq!(bindings.step(NOW, found(A, finding(holder))), [Action::Rebind { link: A }]);
+    }
+}
+
+#[test]
+fn what_moved_on_is_fenced() {
+    let cases = [
+        Finding { holder_alive: true, ..finding(Some(("elsewhere", 3))) },
+        Finding { same_pod: false, ..finding(Some(("other", 3))) },
+        Finding { same_pod: false, ..finding(None) },
+        Finding { alive: false, ..finding(Some(("other", 3))) },
+    ];
+    for case in cases {
+        let mut bindings = Bindings::default();
+        bindings.step(NOW, bind(A, "old", 1));
+        let expected = [Action::MakeStale { link: A, address: ip(1) }, Action::Withdraw { link: A }];
+        assert_eq!(bindings.step(NOW, found(A, case)), expected);
+    }
+}
+
+#[test]
+fn only_claims_on_bound_addresses_are_conflicts() {
+    let mut bindings = superseded();
+    let report = Action::Report { link: None, address: ip(1), report: Report::AddressConflict };
+    assert_eq!(bindings.step(NOW, Event::Conflict { address: ip(1) }), [report]);
+    assert_eq!(bindings.step(NOW, Event::Conflict { address: ip(7) }), []);
+}
+
+fn any_link() -> impl Strategy<Value = IfIndex> {
+    (1u32..5).prop_map(IfIndex)
+}
+
+fn any_packet() -> impl Strategy<Value = Event> {
+    let sight = prop_oneof![Just(Sight::Stale), Just(Sight::Foreign), Just(Sight::Mac)];
+    prop_oneof![
+        (any_link(), 1u8..4, sight).prop_map(|(link, last, sight)| Event::Seen { link, address: ip(last), sight }),
+        (1u8..4).prop_map(|last| Event::Conflict { address: ip(last) }),
+    ]
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let name = "[a-d]";
+    let bind = (any_link(), name, 1u8..4, 1u64..9).prop_map(|(link, name, last, generation)| Event::Bind {
+        link,
+        party: party(&name),
+        address: ip(last),
+        generation: Generation(generation),
+    });
+    let holder = prop::option::of((name, 1u64..9));
+    let listed = prop::collection::vec(1u8..4, 0..3);
+    let found = (any_link(), holder, listed, any::<[bool; 3]>()).prop_map(|(link, holder, listed, flags)| {
+        let holder = holder.map(|(name, generation)| (tag(&name), Generation(generation)));
+        let listed = listed.into_iter().map(ip).collect();
+        let [same_pod, alive, holder_alive] = flags;
+        Event::Found { link, finding: Finding { holder, listed, same_pod, alive, holder_alive } }
+    });
+    prop_oneof![
+        bind,
+        found,
+        any_packet(),
+        any_link().prop_map(|link| Event::Detach { link }),
+        name.prop_map(|name| Event::Exited { tag: tag(&name) }),
+    ]
+}
+
+/// Every pair that is current.
+fn current(bindings: &Bindings) -> BTreeSet<(IfIndex, IpAddr)> {
+    let pairs = (1u32..5).flat_map(|link| (1u8..4).map(move |last| (IfIndex(link), ip(last))));
+    pairs.filter(|(link, address)| bindings.state(*link, *address) == Some(State::Current)).collect()
+}
+
+/// A kernel that does what it is told: its map after the actions.
+fn carry_out(map: &mut BTreeSet<(IfIndex, IpAddr)>, event: &Event, actions: &[Action]) {
+    if let Event::Detach { link } = event {
+        map.retain(|(there, _)| there != link);
+    }
+    for action in actions {
+        match *action {
+            Action::MakeCurrent { link, address, .. } => {
+                map.insert((link, address));
+                map.retain(|(there, held)| *there == link || *held != address);
+            }
+            Action::MakeStale { link, address } => drop(map.remove(&(link, address))),
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_events_make_two_holders_and_the_kernel_agrees(events in prop::collection::vec(any_event(), 0..60)) {
+        let (mut bindings, mut map) = (Bindings::default(), BTreeSet::new());
+        for event in events {
+            // A link number that is used again was free in between: the kernel removed the old link's entries.
+            if let Event::Bind { link, party, .. } = &event
+                && bindings.party(*link).is_some_and(|there| there.tag != party.tag)
+            {
+                map.retain(|(there, _)| there != link);
+            }
+            let actions = bindings.step(NOW, event.clone());
+            carry_out(&mut map, &event, &actions);
+            let now = current(&bindings);
+            let addresses: BTreeSet<_> = now.iter().map(|(_, address)| *address).collect();
+            prop_assert_eq!(addresses.len(), now.len(), "an address has two holders");
+            prop_assert_eq!(&now, &map);
+        }
+    }
+
+    #[test]
+    fn packets_alone_move_nothing(
+        before in prop::collection::vec(any_event(), 0..30),
+        packets in prop::collection::vec(any_packet(), 0..30),
+    ) {
+        let mut bindings = Bindings::default();
+        for event in before {
+            bindings.step(NOW, event);
+        }
+        let held = current(&bindings);
+        for packet in packets {
+            for action in bindings.step(NOW, packet) {
+                prop_assert!(matches!(action, Action::Report { .. } | Action::Look { .. }), "{action:?}");
+            }
+        }
+        prop_assert_eq!(current(&bindings), held);
+    }
+}

@@ -1,0 +1,55 @@
+//! Since when things have been as they are, by the observer's own clock: nobody's wall clock frees anything early.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    time::Duration,
+};
+
+/// What each key was last seen as, and since when. Times are since any fixed moment of one clock that only runs forward.
+#[derive(Debug, Clone)]
+pub struct Sightings<K, S>(HashMap<K, (S, Duration)>);
+
+impl<K, S> Default for Sightings<K, S> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq, S: PartialEq> Sightings<K, S> {
+    /// For how long `key` has been seen as `state`, which it is now.
+    pub fn seen_for(&mut self, key: K, state: S, now: Duration) -> Duration {
+        self.seen_since(key, state, now, now)
+    }
+
+    /// The same, where a first sighting is known to be as old as `since`.
+    pub fn seen_since(&mut self, key: K, state: S, since: Duration, now: Duration) -> Duration {
+        match self.0.entry(key) {
+            Entry::Vacant(vacant) => now.saturating_sub(vacant.insert((state, since)).1),
+            Entry::Occupied(mut seen) => {
+                if seen.get().0 != state {
+                    seen.insert((state, now));
+                }
+                now.saturating_sub(seen.get().1)
+            }
+        }
+    }
+
+    /// Forgets a key that is gone.
+    pub fn forget<Q: Hash + Eq + ?Sized>(&mut self, key: &Q)
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.0.remove(key);
+    }
+
+    /// How many keys are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

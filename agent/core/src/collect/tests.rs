@@ -1,0 +1,172 @@
+//! Verdicts, row by row.
+
+use std::time::Duration;
+
+use super::*;
+
+const STICKY: EndpointFacts<'static> = EndpointFacts {
+    name: "web-2",
+    pod_uid: "p",
+    set: Some(SetKey { name: "web", uid: Some("s") }),
+    bound: true,
+    retain: None,
+    vacant_for: Duration::ZERO,
+};
+const PLAIN: EndpointFacts<'static> = EndpointFacts { set: None, ..STICKY };
+const SET: SetFacts<'static> = SetFacts { uid: "s", start: 0, replicas: 3, deleting: false };
+
+const POD: PodFacts<'static> = PodFacts { uid: "p", finished: false, terminating: None, node: NodeFacts::Ready };
+const OWN: Option<PodFacts<'static>> = Some(POD);
+const OTHER: Option<PodFacts<'static>> = Some(PodFacts { uid: "q", ..POD });
+
+fn judge(endpoint: &EndpointFacts<'_>, pod: Option<PodFacts<'_>>, set: Option<SetFacts<'_>>) -> Verdict {
+    super::judge(endpoint, pod, set, &Policy::default())
+}
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn terminating(seen_for: u64) -> PodFacts<'static> {
+    PodFacts { terminating: Some(Terminating { seen_for: s(seen_for), grace: s(30) }), ..POD }
+}
+
+#[test]
+fn pods_of_no_set_take_their_addresses_along() {
+    let finished = Some(PodFacts { finished: true, ..POD });
+    assert_eq!(judge(&PLAIN, OWN, None), Verdict::Keep);
+    assert_eq!(judge(&PLAIN, finished, None), Verdict::Release(Reason::PodFinished));
+    assert_eq!(judge(&PLAIN, OTHER, None), Verdict::Release(Reason::PodReplaced));
+    assert_eq!(judge(&PLAIN, None, None), Verdict::Release(Reason::PodGone));
+}
+
+#[test]
+fn sticky_addresses_wait_for_their_pod() {
+    let reserved = EndpointFacts { bound: false, ..STICKY };
+    assert_eq!(judge(&STICKY, OWN, Some(SET)), Verdict::Keep);
+    assert_eq!(judge(&STICKY, OTHER, Some(SET)), Verdict::Keep);
+    assert_eq!(judge(&STICKY, None, Some(SET)), Verdict::Unbind(Reason::PodGone));
+    assert_eq!(judge(&reserved, None, Some(SET)), Verdict::Keep);
+}
+
+#[test]
+fn a_set_that_is_gone_frees_what_no_pod_uses() {
+    let other = SetFacts { uid: "t", ..SET };
+    let going = SetFacts { deleting: true, ..SET };
+    for set in [None, Some(other), Some(going)] {
+        assert_eq!(judge(&STICKY, None, set), Verdict::Release(Reason::StatefulSetGone));
+        assert_eq!(judge(&STICKY, OWN, set), Verdict::Keep, "orphaned pods keep their addresses");
+        assert_eq!(judge(&STICKY, OTHER, set), Verdict::Release(Reason::StatefulSetGone));
+    }
+    let unknown = EndpointFacts { set: Some(SetKey { name: "web", uid: None }), ..STICKY };
+    assert_eq!(judge(&unknown, None, Some(other)), Verdict::Unbind(Reason::PodGone));
+}
+
+#[test]
+fn a_pod_on_its_way_out_is_gone_once_its_sandbox_is() {
+    let terminating = Some(terminating(0));
+    let reserved = EndpointFacts { bound: false, ..STICKY };
+    assert_eq!(judge(&STICKY, terminating, None), Verdict::Wait(s(35)));
+    assert_eq!(judge(&reserved, terminating, None), Verdict::Release(Reason::StatefulSetGone));
+    assert_eq!(judge(&reserved, terminating, Some(SET)), Verdict::Keep);
+    assert_eq!(
+        judge(&reserved, terminating, Some(SetFacts { replicas: 0, ..SET })),
+        Verdict::Release(Reason::ScaledDown)
+    );
+    assert_eq!(judge(&PLAIN, terminating, None), Verdict::Wait(s(35)));
+}
+
+#[test]
+fn scaling_down_frees_the_ordinals_outside() {
+    let cases = [(0, 3, false), (0, 2, true), (2, 1, false), (3, 5, true), (i32::MAX, 5, true)];
+    for (start, replicas, freed) in cases {
+        let verdict = judge(&STICKY, None, Some(SetFacts { start, replicas, ..SET }));
+        let expected = if freed { Verdict::Release(Reason::ScaledDown) } else { Verdict::Unbind(Reason::PodGone) };
+        assert_eq!(verdict, expected, "{start} {replicas}");
+    }
+    assert_eq!(judge(&STICKY, OWN, Some(SetFacts { replicas: 0, ..SET })), Verdict::Keep);
+}
+
+#[test]
+fn ordinals_are_the_number_at_the_end() {
+    assert_eq!(ordinal("web-12", "web"), Some(12));
+    for other in ["web", "web-", "web-x", "webb-1", "web--1"] {
+        assert_eq!(ordinal(other, "web"), None, "{other}");
+    }
+}
+
+#[test]
+fn claims_rest_before_they_go() {
+    let rests = Rests::default();
+    let claim = |released, listed, seconds| {
+        judge_claim(&ClaimFacts { released, listed, pod: true, seen_for: s(seconds) }, &rests)
+    };
+    let orphan =
+        |seconds| judge_claim(&ClaimFacts { released: false, listed: false, pod: false, seen_for: s(seconds) }, &rests);
+    assert_eq!(orphan(4), ClaimVerdict::Wait(s(1)));
+    assert_eq!(orphan(5), ClaimVerdict::Mark);
+    assert_eq!(claim(false, true, 1000), ClaimVerdict::Keep);
+    assert_eq!(claim(false, false, 59), ClaimVerdict::Wait(Duration::from_secs(1)));
+    assert_eq!(claim(false, false, 60), ClaimVerdict::Mark);
+    assert_eq!(claim(true, false, 10), ClaimVerdict::Wait(Duration::from_secs(20)));
+    assert_eq!(claim(true, false, 30), ClaimVerdict::Finish);
+    assert_eq!(claim(true, true, 0), ClaimVerdict::Finish);
+}
+
+#[test]
+fn pods_that_should_be_gone_lose_their_addresses() {
+    let overdue = Some(terminating(35));
+    assert_eq!(judge(&STICKY, Some(terminating(34)), Some(SET)), Verdict::Wait(s(1)));
+    assert_eq!(judge(&STICKY, overdue, Some(SET)), Verdict::Unbind(Reason::TerminatingTimeout));
+    assert_eq!(judge(&STICKY, overdue, None), Verdict::Release(Reason::StatefulSetGone));
+    assert_eq!(judge(&STICKY, overdue, Some(SetFacts { replicas: 0, ..SET })), Verdict::Release(Reason::ScaledDown));
+    assert_eq!(judge(&PLAIN, overdue, None), Verdict::Release(Reason::TerminatingTimeout));
+    let reserved = EndpointFacts { bound: false, ..STICKY };
+    assert_eq!(judge(&reserved, overdue, Some(SET)), Verdict::Keep);
+
+    let gone = |seconds| Some(PodFacts { node: NodeFacts::Gone(s(seconds)), ..POD });
+    assert_eq!(judge(&STICKY, gone(1), Some(SET)), Verdict::Wait(s(4)));
+    assert_eq!(judge(&STICKY, gone(5), Some(SET)), Verdict::Unbind(Reason::NodeGone));
+    assert_eq!(judge(&PLAIN, gone(5), None), Verdict::Release(Reason::NodeGone));
+    assert_eq!(judge(&reserved, gone(5), Some(SET)), Verdict::Keep);
+}
+
+#[test]
+fn operators_decide_about_pods_that_should_be_gone() {
+    let off = Policy { terminating: false, ..Policy::default() };
+    let overdue = Some(terminating(100));
+    assert_eq!(super::judge(&STICKY, overdue, Some(SET), &off), Verdict::Keep);
+    assert_eq!(super::judge(&PLAIN, overdue, None, &off), Verdict::Keep);
+    let release = Policy { on_timeout: OnTimeout::Release, ..Policy::default() };
+    assert_eq!(super::judge(&STICKY, overdue, Some(SET), &release), Verdict::Release(Reason::TerminatingTimeout));
+    assert_eq!(super::judge(&STICKY, None, Some(SET), &release), Verdict::Unbind(Reason::PodGone));
+    let ready_only = Policy { stateless_on_not_ready_node: false, ..Policy::default() };
+    let lost = Some(PodFacts { node: NodeFacts::NotReady, ..terminating(100) });
+    assert_eq!(super::judge(&PLAIN, lost, None, &ready_only), Verdict::Keep);
+    assert_eq!(super::judge(&PLAIN, overdue, None, &ready_only), Verdict::Release(Reason::TerminatingTimeout));
+    assert_eq!(super::judge(&STICKY, lost, Some(SET), &ready_only), Verdict::Unbind(Reason::TerminatingTimeout));
+}
+
+#[test]
+fn retained_addresses_outlive_a_smaller_set() {
+    let small = Some(SetFacts { replicas: 0, ..SET });
+    let bound = EndpointFacts { retain: Some(s(100)), ..STICKY };
+    assert_eq!(judge(&bound, None, small), Verdict::Unbind(Reason::PodGone));
+    let vacant = |seconds| EndpointFacts { bound: false, vacant_for: s(seconds), ..bound };
+    assert_eq!(judge(&vacant(40), None, small), Verdict::Wait(s(60)));
+    assert_eq!(judge(&vacant(100), None, small), Verdict::Release(Reason::RetainOver));
+    assert_eq!(judge(&vacant(100), None, Some(SET)), Verdict::Keep);
+    assert_eq!(judge(&vacant(0), None, None), Verdict::Release(Reason::StatefulSetGone));
+}
+
+#[test]
+fn sightings_count_from_the_last_change() {
+    let mut seen = Sightings::default();
+    assert_eq!(seen.seen_for("a", 1, s(10)), s(0));
+    assert_eq!(seen.seen_for("a", 1, s(14)), s(4));
+    assert_eq!(seen.seen_for("a", 2, s(15)), s(0));
+    assert_eq!(seen.seen_since("b", 1, s(5), s(15)), s(10));
+    seen.forget("a");
+    assert_eq!(seen.seen_for("a", 2, s(20)), s(0));
+    assert_eq!((seen.len(), seen.is_empty()), (2, false));
+}

@@ -1,0 +1,211 @@
+//! Who of several controllers leads, judged by what this one saw of the shared lease and when, on its own clock that
+//! only runs forward. Nobody's wall clock matters: a record counts as fresh for as long as it keeps changing.
+//!
+//! | the lease | and | step |
+//! |---|---|---|
+//! | does not exist | | create it |
+//! | is ours | | renew it |
+//! | names nobody | | take it |
+//! | is another's | changed within its duration | wait |
+//! | is another's | has not changed for its duration | take it |
+//!
+//! Every write is a compare-and-swap: of two that step at the same time, one loses and looks again.
+//! A leader whose last renewal is older than the renewal deadline leads no more. The deadline is shorter than the
+//! lease's duration, so it has stopped before anybody else can start.
+
+use std::time::Duration;
+
+/// The times of an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How long a lease that does not change belongs to its holder.
+    pub duration: Duration,
+    /// How long a leader leads after its last renewal.
+    pub deadline: Duration,
+    /// How long to wait between two looks.
+    pub retry: Duration,
+}
+
+/// Times that cannot work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the lease has to last longer than its renewal deadline, and that longer than the time between two tries, but they \
+     are {}, {} and {} seconds", .0.duration.as_secs_f64(), .0.deadline.as_secs_f64(), .0.retry.as_secs_f64()
+)]
+pub struct TermsError(Terms);
+
+impl Terms {
+    /// Checks that a leader stops before another starts, and can fail to renew once without stopping.
+    pub fn check(self) -> Result<Self, TermsError> {
+        let ordered = self.duration > self.deadline && self.deadline > self.retry && !self.retry.is_zero();
+        if ordered { Ok(self) } else { Err(TermsError(self)) }
+    }
+}
+
+/// The lease as it was just read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseFacts<'a> {
+    /// Who holds it; empty where it was released.
+    pub holder: &'a str,
+    /// Its resourceVersion: another one means that somebody wrote it.
+    pub version: &'a str,
+    /// How long it lasts, as its holder wrote.
+    pub duration: Duration,
+}
+
+/// What to do about the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Create it.
+    Create,
+    /// Write it as ours again.
+    Renew,
+    /// Write it as ours, whose it was not.
+    Take,
+    /// Leave it to its holder.
+    Wait,
+}
+
+/// One candidate's view of the election. Times are since any fixed moment of the candidate's own clock.
+#[derive(Debug, Clone)]
+pub struct Election {
+    identity: String,
+    terms: Terms,
+    /// The version that was last seen, and when it was first.
+    seen: Option<(String, Duration)>,
+    holder: String,
+    leads_until: Option<Duration>,
+}
+
+impl Election {
+    /// A candidate that has seen nothing yet. No two candidates may have the same identity.
+    pub fn new(identity: impl Into<String>, terms: Terms) -> Self {
+        Self { identity: identity.into(), terms, seen: None, holder: String::new(), leads_until: None }
+    }
+
+    /// What to do about the lease that was read at `now`; none where it does not exist.
+    pub fn step(&mut self, lease: Option<LeaseFacts<'_>>, now: Duration) -> Step {
+        let Some(lease) = lease else {
+            self.seen = None;
+            self.holder.clear();
+            return Step::Create;
+        };
+        lease.holder.clone_into(&mut self.holder);
+        let first_seen = match &self.seen {
+            Some((version, at)) if version == lease.version => *at,
+            _ => now,
+        };
+        self.seen = Some((lease.version.to_owned(), first_seen));
+        if lease.holder == self.identity {
+            return Step::Renew;
+        }
+        self.leads_until = None;
+        let expired = now.saturating_sub(first_seen) >= lease.duration;
+        if lease.holder.is_empty() || expired { Step::Take } else { Step::Wait }
+    }
+
+    /// The lease was written as ours by a request that was sent at `sent`. Only that moment counts: the answer may
+    /// have been long on its way.
+    pub fn wrote(&mut self, version: &str, sent: Duration) {
+        self.holder.clone_from(&self.identity);
+        self.seen = Some((version.to_owned(), sent));
+        self.leads_until = Some(sent + self.terms.deadline);
+    }
+
+    /// Until when this candidate leads; none while it does not.
+    pub fn leads_until(&self) -> Option<Duration> {
+        self.leads_until
+    }
+
+    /// Who leads as far as is known; none before the first look and while nobody does.
+    pub fn holder(&self) -> Option<&str> {
+        Some(self.holder.as_str()).filter(|holder| !holder.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TERMS: Terms =
+        Terms { duration: Duration::from_secs(6), deadline: Duration::from_secs(4), retry: Duration::from_secs(2) };
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn lease<'a>(holder: &'a str, version: &'a str) -> LeaseFacts<'a> {
+        LeaseFacts { holder, version, duration: s(6) }
+    }
+
+    #[test]
+    fn a_lease_that_keeps_changing_is_left_alone() {
+        let mut b = Election::new("b", TERMS);
+        for second in 0..100 {
+            assert_eq!(b.step(Some(lease("a", &second.to_string())), s(second)), Step::Wait);
+        }
+        assert_eq!(b.holder(), Some("a"));
+    }
+
+    #[test]
+    fn a_lease_that_stands_still_is_taken_after_its_duration() {
+        let mut b = Election::new("b", TERMS);
+        assert_eq!(b.step(Some(lease("a", "1")), s(10)), Step::Wait);
+        assert_eq!(b.step(Some(lease("a", "1")), s(15)), Step::Wait);
+        assert_eq!(b.step(Some(lease("a", "1")), s(16)), Step::Take);
+        b.wrote("2", s(16));
+        assert_eq!(b.leads_until(), Some(s(20)));
+        assert_eq!(b.step(Some(lease("b", "2")), s(18)), Step::Renew);
+        assert_eq!(b.step(Some(lease("a", "3")), s(19)), Step::Wait);
+        assert_eq!(b.leads_until(), None);
+    }
+
+    #[test]
+    fn a_released_lease_is_taken_at_once() {
+        let mut b = Election::new("b", TERMS);
+        assert_eq!(b.step(None, s(0)), Step::Create);
+        assert_eq!(b.step(Some(lease("", "1")), s(0)), Step::Take);
+    }
+
+    #[test]
+    fn terms_that_let_two_lead_are_refused() {
+        assert!(TERMS.check().is_ok());
+        assert!(Terms { deadline: s(6), ..TERMS }.check().is_err());
+        assert!(Terms { retry: s(4), ..TERMS }.check().is_err());
+        assert!(Terms { retry: s(0), ..TERMS }.check().unwrap_err().to_string().contains("0 seconds"));
+    }
+
+    proptest! {
+        /// Three candidates whose clocks start anywhere, each step split into a look and a write that may come late:
+        /// two never lead at once.
+        #[test]
+        fn two_never_lead(
+            offsets in prop::array::uniform3(0u64..100_000),
+            moves in prop::collection::vec((0usize..3, 0u64..3000), 1..300),
+        ) {
+            let names = ["a", "b", "c"];
+            let mut candidates = names.map(|name| Election::new(name, TERMS));
+            let mut writes: [Option<(u64, u64)>; 3] = [None; 3];
+            let (mut holder, mut version, mut time) = ("", 0u64, 0u64);
+            for (who, pause) in moves {
+                time += pause;
+                let clock = |time: u64, who: usize| Duration::from_millis(time + offsets[who]);
+                match writes[who].take() {
+                    Some((read, sent)) if read == version => {
+                        (holder, version) = (names[who], version + 1);
+                        candidates[who].wrote(&version.to_string(), clock(sent, who));
+                    }
+                    Some(_) => {}
+                    None => {
+                        let step = candidates[who].step(Some(lease(holder, &version.to_string())), clock(time, who));
+                        writes[who] = (step != Step::Wait).then_some((version, time));
+                    }
+                }
+                let leads = |who: &usize| candidates[*who].leads_until().is_some_and(|until| until > clock(time, *who));
+                prop_assert!((0..3).filter(leads).count() <= 1, "at {time}");
+            }
+        }
+    }
+}
