@@ -1,0 +1,280 @@
+//! `SpiderEndpoint`: who holds which addresses now.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use holdfast_core::id::{ContainerId, Generation, PodName};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use kube::{CustomResource, ResourceExt};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ippool::Route;
+
+/// The node on which an endpoint is bound. An agent watches the endpoints that carry its node's name.
+pub const NODE_LABEL: &str = "holdfast.io/node";
+
+/// The owner kind whose pods keep their addresses.
+pub const STATEFUL_SET: &str = "StatefulSet";
+
+/// How many former holders an endpoint remembers.
+pub const HISTORY_LIMIT: usize = 16;
+
+/// A `SpiderEndpoint` has no spec: what it says stands in its status, which is written with a plain update.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "spiderpool.spidernet.io",
+    version = "v2beta1",
+    kind = "SpiderEndpoint",
+    plural = "spiderendpoints",
+    shortname = "se",
+    category = "spiderpool",
+    namespaced,
+    no_spec,
+    derive = "PartialEq",
+    status = "EndpointStatus",
+    doc = "The addresses of one pod, and which container holds them",
+    printcolumn(
+        name = "INTERFACE",
+        type_ = "string",
+        json_path = ".status.current.ips[0].interface",
+        description = "interface"
+    ),
+    printcolumn(
+        name = "IPV4POOL",
+        type_ = "string",
+        json_path = ".status.current.ips[0].ipv4Pool",
+        description = "ipv4Pool"
+    ),
+    printcolumn(name = "IPV4", type_ = "string", json_path = ".status.current.ips[0].ipv4", description = "ipv4"),
+    printcolumn(
+        name = "IPV6POOL",
+        type_ = "string",
+        json_path = ".status.current.ips[0].ipv6Pool",
+        description = "ipv6Pool"
+    ),
+    printcolumn(name = "IPV6", type_ = "string", json_path = ".status.current.ips[0].ipv6", description = "ipv6"),
+    printcolumn(name = "NODE", type_ = "string", json_path = ".status.current.node", description = "node"),
+    printcolumn(
+        name = "CONTAINER",
+        type_ = "string",
+        json_path = ".status.current.containerID",
+        description = "containerID",
+        priority = 10
+    ),
+    printcolumn(
+        name = "GENERATION",
+        type_ = "integer",
+        json_path = ".status.current.generation",
+        description = "generation",
+        priority = 10
+    )
+)]
+pub struct SpiderEndpointFields {}
+
+/// The addresses of a pod and who holds them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    /// The present holder.
+    #[serde(default)]
+    pub current: Holder,
+    /// The kind of the pod's owner: `StatefulSet`, `Deployment`, …, `Pod` for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner_controller_type: String,
+    /// The name of the pod's owner.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner_controller_name: String,
+    /// The UID of the pod's owner. Absent in records that an older IPAM made.
+    #[serde(rename = "ownerControllerUID", skip_serializing_if = "Option::is_none")]
+    pub owner_controller_uid: Option<String>,
+    /// Former holders, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<FormerHolder>,
+}
+
+/// Who holds the endpoint's addresses.
+///
+/// Texts that are empty are left out: API server 1.20 takes an empty one for null, and refuses it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// The pod's UID.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// The node it runs on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// The addresses, an entry for each interface.
+    #[serde(default)]
+    pub ips: Vec<EndpointIp>,
+    /// The sandbox. Absent while a sticky endpoint waits for its pod.
+    #[serde(rename = "containerID", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub container_id: Option<ContainerId>,
+    /// Grows by one with each new holder.
+    #[serde(default, with = "generation")]
+    #[schemars(with = "i64", range(min = 0))]
+    pub generation: Generation,
+    /// Whether a container holds the addresses.
+    #[serde(default)]
+    pub state: HolderState,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub bound_at: Option<Timestamp>,
+}
+
+/// Whether a container holds an endpoint's addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HolderState {
+    /// A container does.
+    #[default]
+    Bound,
+    /// None does: the addresses wait for the pod.
+    Reserved,
+}
+
+/// The addresses of one interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointIp {
+    /// The interface in the pod.
+    pub interface: String,
+    /// The IPv4 address with its subnet's prefix length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<String>,
+    /// The IPv6 address with its subnet's prefix length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<String>,
+    /// The pool of `ipv4`.
+    #[serde(rename = "ipv4Pool", skip_serializing_if = "Option::is_none")]
+    pub ipv4_pool: Option<String>,
+    /// The pool of `ipv6`.
+    #[serde(rename = "ipv6Pool", skip_serializing_if = "Option::is_none")]
+    pub ipv6_pool: Option<String>,
+    /// The VLAN; 0 is none.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 4094))]
+    pub vlan: i64,
+    /// The next hop of the IPv4 default route.
+    #[serde(rename = "ipv4Gateway", skip_serializing_if = "Option::is_none")]
+    pub ipv4_gateway: Option<String>,
+    /// The next hop of the IPv6 default route.
+    #[serde(rename = "ipv6Gateway", skip_serializing_if = "Option::is_none")]
+    pub ipv6_gateway: Option<String>,
+    /// Whether the interface gets no default route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clean_gateway: Option<bool>,
+    /// Further routes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// The interface's hardware address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+}
+
+/// Who held an endpoint's addresses before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerHolder {
+    /// The pod's UID.
+    pub uid: String,
+    /// The node it ran on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// The sandbox.
+    #[serde(rename = "containerID", skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Its generation.
+    #[serde(with = "generation")]
+    #[schemars(with = "i64", range(min = 0))]
+    pub generation: Generation,
+    /// From when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub bound_at: Option<Timestamp>,
+    /// To when.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub ended_at: Timestamp,
+    /// Why it ended.
+    pub reason: String,
+}
+
+impl SpiderEndpoint {
+    /// An endpoint for `pod` that holds nothing, not yet on the API server.
+    pub fn for_pod(pod: &PodName) -> Self {
+        let mut endpoint = Self::new(&pod.name, SpiderEndpointFields {});
+        endpoint.metadata.namespace = Some(pod.namespace.clone());
+        endpoint
+    }
+
+    /// The pod that the endpoint is for.
+    pub fn pod(&self) -> PodName {
+        PodName::new(self.namespace().unwrap_or_default(), self.name_any())
+    }
+
+    /// What the endpoint says; an endpoint that says nothing yet has the empty status.
+    pub fn record(&self) -> Cow<'_, EndpointStatus> {
+        self.status.as_ref().map_or_else(|| Cow::Owned(EndpointStatus::default()), Cow::Borrowed)
+    }
+
+    /// All addresses that the endpoint lists.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let ips = self.status.iter().flat_map(|status| &status.current.ips);
+        ips.flat_map(EndpointIp::networks).map(|net| net.addr()).collect()
+    }
+
+    /// Whether the endpoint lists `address`.
+    pub fn lists(&self, address: IpAddr) -> bool {
+        self.addresses().contains(&address)
+    }
+}
+
+impl EndpointStatus {
+    /// Whether the addresses outlive the pod: its owner is a StatefulSet.
+    pub fn is_sticky(&self) -> bool {
+        self.owner_controller_type == STATEFUL_SET
+    }
+
+    /// Moves the present holder into the history. The addresses stay.
+    pub fn end_holder(&mut self, now: Timestamp, reason: &str) {
+        let current = &mut self.current;
+        let Some(container_id) = current.container_id.take() else { return };
+        let former = FormerHolder {
+            uid: current.uid.clone(),
+            node: current.node.clone(),
+            container_id: Some(container_id.into()),
+            generation: current.generation,
+            bound_at: current.bound_at.take(),
+            ended_at: now,
+            reason: reason.to_owned(),
+        };
+        self.history.insert(0, former);
+        self.history.truncate(HISTORY_LIMIT);
+    }
+}
+
+impl EndpointIp {
+    /// The addresses with their prefix lengths. What is no address in CIDR form is passed over: the records of other
+    /// tools are read as they are.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        [&self.ipv4, &self.ipv6].into_iter().flatten().filter_map(|text| text.parse().ok())
+    }
+}
+
+/// Generations stand in JSON as signed 64-bit integers, the largest kind that the API server's schemas know.
+mod generation {
+    use holdfast_core::id::Generation;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(generation: &Generation, serializer: S) -> Result<S::Ok, S::Error> {
+        generation.0.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Generation, D::Error> {
+        let value = i64::deserialize(deserializer)?;
+        u64::try_from(value).map(Generation).map_err(|_| D::Error::custom("a generation is never negative"))
+    }
+}

@@ -1,0 +1,19 @@
+//! holdfast's Kubernetes API: the kinds that users see, and the one store that writes them.
+//!
+//! ```text
+//! ippool, endpoint, reserved, claim   the kinds, as Rust types; `crds` turns them into manifests
+//! store                               reads and compare-and-swap writes; nothing else writes to the API server
+//! ```
+
+pub mod claim;
+pub mod crds;
+pub mod endpoint;
+pub mod ippool;
+pub mod reserved;
+pub mod store;
+
+/// The API group of the kinds that Spiderpool's users know.
+pub const GROUP: &str = "spiderpool.spidernet.io";
+
+/// The finalizer of the kinds that Spiderpool's users know.
+pub const FINALIZER: &str = "spiderpool.spidernet.io";

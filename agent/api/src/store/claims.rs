@@ -1,0 +1,185 @@
+//! Claims: create decides who gets an address, compare-and-swap who keeps it.
+
+use std::net::IpAddr;
+
+use holdfast_core::id::PodName;
+use jiff::Timestamp;
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, ListParams, PostParams, Preconditions},
+};
+
+use super::{ATTEMPTS, Store, StoreError};
+use crate::claim::{ClaimState, IPClaim, POOL_LABEL, name_of};
+
+/// The outcome of asking for an address.
+#[derive(Debug)]
+pub enum Claimed {
+    /// The endpoint has it.
+    Ours,
+    /// Another endpoint does: `namespace/name`.
+    Theirs(String),
+}
+
+/// The outcome of reading a claim again after the endpoint lists its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Confirmed {
+    /// The address is the endpoint's.
+    Held,
+    /// The claim went meanwhile. A sticky ADD may create it again; a first one starts over.
+    Gone,
+    /// Another endpoint has the address: `namespace/name`.
+    Lost(String),
+}
+
+/// The outcome of the last step of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// The claim is gone, the address free.
+    Deleted,
+    /// The endpoint lists the address again: the mark was taken back.
+    Unmarked,
+    /// Somebody changed the claim first. Nothing was done.
+    Changed,
+}
+
+impl Store {
+    /// The claim of an address.
+    pub async fn claim(&self, address: IpAddr) -> Result<Option<IPClaim>, StoreError> {
+        let read = self.claims.get_opt(&name_of(address)).await;
+        read.map_err(|error| StoreError::new("read", format!("the claim of {address}"), error))
+    }
+
+    /// All claims of a pool. Costs as much as the pool is full: for when the pool seems exhausted.
+    pub async fn pool_claims(&self, pool: &str) -> Result<Vec<IPClaim>, StoreError> {
+        let params = ListParams::default().labels(&format!("{POOL_LABEL}={pool}"));
+        let list = self.claims.list(&params).await;
+        list.map(|list| list.items)
+            .map_err(|error| StoreError::new("list", format!("the claims of pool {pool}"), error))
+    }
+
+    /// Asks for an address. A claim that the endpoint already has (a crash left it, or it rests) is taken by
+    /// compare-and-swap, never just used.
+    pub async fn take(&self, address: IpAddr, pool: &str, endpoint: &PodName) -> Result<Claimed, StoreError> {
+        for _ in 0..ATTEMPTS {
+            match self.create_claim(address, pool, endpoint).await {
+                Ok(()) => return Ok(Claimed::Ours),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+            match self.claim(address).await? {
+                Some(claim) if claim.belongs_to(endpoint) => match self.swap(&claim, ClaimState::Held).await {
+                    Ok(()) => return Ok(Claimed::Ours),
+                    Err(error) if error.is_conflict() => {}
+                    Err(error) => return Err(error),
+                },
+                Some(claim) => return Ok(Claimed::Theirs(claim.spec.endpoint)),
+                None => {}
+            }
+        }
+        Err(StoreError::Conflict { what: format!("the claim of {address}") })
+    }
+
+    /// Creates the claim of an address that the endpoint lists.
+    pub async fn create_claim(&self, address: IpAddr, pool: &str, endpoint: &PodName) -> Result<(), StoreError> {
+        self.permitted(|| format!("the claim of {address}"))?;
+        let created = self.claims.create(&PostParams::default(), &IPClaim::held(address, pool, endpoint)).await;
+        created.map(drop).map_err(|error| StoreError::new("create", format!("the claim of {address}"), error))
+    }
+
+    /// Reads a claim again, now that the endpoint lists its address. One that was marked is taken back.
+    pub async fn confirm(&self, address: IpAddr, endpoint: &PodName) -> Result<Confirmed, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let Some(claim) = self.claim(address).await? else { return Ok(Confirmed::Gone) };
+            if !claim.belongs_to(endpoint) {
+                return Ok(Confirmed::Lost(claim.spec.endpoint));
+            }
+            if claim.spec.state == ClaimState::Held {
+                return Ok(Confirmed::Held);
+            }
+            match self.swap(&claim, ClaimState::Held).await {
+                Err(error) if !error.is_conflict() => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Err(StoreError::Conflict { what: format!("the claim of {address}") })
+    }
+
+    /// Marks the claim of an address that its endpoint no longer lists. Reads the endpoint again first: whoever lists
+    /// it by now keeps it.
+    pub async fn mark_released(&self, address: IpAddr, endpoint: &PodName) -> Result<bool, StoreError> {
+        let (listing, claim) = tokio::try_join!(self.endpoint(endpoint), self.claim(address))?;
+        if listing.is_some_and(|listing| listing.lists(address)) {
+            return Ok(false);
+        }
+        let Some(claim) = claim.filter(|claim| claim.belongs_to(endpoint)) else { return Ok(false) };
+        if claim.spec.state == ClaimState::Released {
+            return Ok(false);
+        }
+        match self.swap(&claim, ClaimState::Released).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same for a claim that was read before: the mark fails if it changed since, and then it is read again.
+    pub async fn mark_known(&self, claim: &IPClaim, endpoint: &PodName) -> Result<bool, StoreError> {
+        let address = claim.spec.address;
+        if claim.spec.state == ClaimState::Held && claim.belongs_to(endpoint) {
+            if self.endpoint(endpoint).await?.is_some_and(|listing| listing.lists(address)) {
+                return Ok(false);
+            }
+            match self.swap(claim, ClaimState::Released).await {
+                Ok(()) => return Ok(true),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.mark_released(address, endpoint).await
+    }
+
+    /// Ends the rest of a marked claim. The endpoint is read after the mark: if it lists the address again, the mark
+    /// goes; else the claim is deleted as it was marked, or not at all.
+    pub async fn finish_release(&self, claim: &IPClaim) -> Result<Finished, StoreError> {
+        let address = claim.spec.address;
+        if let Some(endpoint) = claim.endpoint()
+            && self.endpoint(&endpoint).await?.is_some_and(|endpoint| endpoint.lists(address))
+        {
+            return match self.swap(claim, ClaimState::Held).await {
+                Ok(()) => Ok(Finished::Unmarked),
+                Err(error) if error.is_conflict() => Ok(Finished::Changed),
+                Err(error) => Err(error),
+            };
+        }
+        self.delete_claim(claim).await
+    }
+
+    /// Deletes a claim as it was read, or not at all. Only for one that has rested, or that locks no address.
+    pub async fn delete_claim(&self, claim: &IPClaim) -> Result<Finished, StoreError> {
+        let address = claim.spec.address;
+        self.permitted(|| format!("the claim of {address}"))?;
+        let preconditions = Preconditions { uid: claim.uid(), resource_version: claim.resource_version() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match self.claims.delete(&claim.name_any(), &params).await {
+            Ok(_) => Ok(Finished::Deleted),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(Finished::Changed),
+            Err(error) => Err(StoreError::new("delete", format!("the claim of {address}"), error)),
+        }
+    }
+
+    async fn swap(&self, claim: &IPClaim, state: ClaimState) -> Result<(), StoreError> {
+        let what = || format!("the claim of {}", claim.spec.address);
+        self.permitted(what)?;
+        let mut next = claim.clone();
+        next.spec.state = state;
+        next.spec.released_at = (state == ClaimState::Released).then(Timestamp::now);
+        let replaced = self.claims.replace(&claim.name_any(), &PostParams::default(), &next).await;
+        match replaced {
+            Ok(_) => Ok(()),
+            // Deleted since it was read: somebody else came first, as with any other change.
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Conflict { what: what() }),
+            Err(error) => Err(StoreError::new("update", what(), error)),
+        }
+    }
+}
