@@ -1,0 +1,50 @@
+//! CHECK and STATUS: whether things are as they were made, and whether an ADD would work.
+
+use std::time::Instant;
+
+use holdfast_cni::{CniError, Invocation, Plugin, code};
+
+use super::{Attach, AttachError, call::Call, pod_net};
+use crate::{ipam::Bound, net::LinkSpec};
+
+impl Attach {
+    /// Compares a container's record and interface with what they should be.
+    pub async fn check(&self, invocation: &Invocation, deadline: Instant) -> Result<(), CniError> {
+        let call = Call::of_add(invocation)?;
+        let outcome = tokio::time::timeout_at(deadline.into(), self.try_check(&call, invocation.plugin)).await;
+        outcome.unwrap_or(Err(AttachError::Deadline)).map_err(|error| error.for_runtime(&call.pod))
+    }
+
+    async fn try_check(&self, call: &Call, plugin: Plugin) -> Result<(), AttachError> {
+        let Some((ip, generation)) = self.ipam.record(&call.pod, &call.container, &call.interface).await? else {
+            let msg = format!(
+                "pod {}: container {} is not the one that holds the pod's addresses on {}",
+                call.pod, call.container, call.interface
+            );
+            return Err(CniError::new(code::STALE, msg).into());
+        };
+        if plugin == Plugin::Spiderpool {
+            return Ok(());
+        }
+        let bound = Bound { ip, generation, mode: None, displaced: Vec::new() };
+        let spec = LinkSpec {
+            container: call.container.clone(),
+            pod: call.pod.clone(),
+            netns: call.netns()?,
+            ifname: call.interface.clone(),
+            mtu: call.conf.mtu,
+        };
+        Ok(self.network.check(&spec, &pod_net(call, &bound)?).await?)
+    }
+
+    /// Whether an ADD would work now: the API server answers.
+    pub async fn status(&self, _invocation: &Invocation, deadline: Instant) -> Result<(), CniError> {
+        let answer = tokio::time::timeout_at(deadline.into(), self.ipam.reach_api_server()).await;
+        let why = match answer {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        Err(CniError::new(code::NOT_AVAILABLE, format!("the agent cannot work with the API server: {why}")))
+    }
+}

@@ -1,0 +1,230 @@
+//! The controller: collects what leaked and writes the pools' view.
+//!
+//! ```text
+//! lease ─▶ leader: who of the replicas works; the store writes for no other
+//! watches (pools, endpoints, claims, pods, StatefulSets, nodes) ─▶ caches, changes ─▶ one round at a time:
+//!   endpoints   judge from the caches ─▶ judge again from live reads ─▶ unbind │ release
+//!   claims      unlisted for a while ─▶ mark; rest over ─▶ delete
+//!   views       claims × endpoints ─▶ each pool's status, where it differs
+//!   versions    filled in where a pool names none
+//!   finalizers  a pool stays until nothing of it is in use
+//! ```
+//!
+//! A round works on what changed and on what has come due. A full scan, now and then and with each new leader, works on
+//! everything, so what a lost event or a hand-made edit left wrong is mended.
+
+mod caches;
+mod changes;
+mod claims;
+mod conditions;
+mod defaults;
+mod endpoints;
+mod finalizers;
+mod import;
+mod index;
+mod leader;
+mod report;
+mod round;
+mod timers;
+mod view;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use holdfast_api::store::{Leases, Permit, Store, StoreError};
+use holdfast_core::{
+    collect::{Policy, Rests, Sightings},
+    election::Terms,
+    id::PodName,
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::metrics::ControllerMetrics;
+use caches::Caches;
+use index::Index;
+use leader::Candidate;
+pub use leader::Leadership;
+use report::Report;
+use timers::{Due, Timers};
+
+/// Changes that come together are handled together.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Objects that are collected at the same time. Enough to keep an API server busy, few enough to leave it to others.
+const CONCURRENCY: usize = 16;
+/// How many endpoints and claims one round collects: views are written in between.
+const BATCH: usize = 256;
+/// How soon a write that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What an operator decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether anything is collected at all; views and finalizers are looked after either way.
+    pub collect: bool,
+    /// How long things rest.
+    pub rests: Rests,
+    /// What becomes of pods that should be gone and are not.
+    pub policy: Policy,
+    /// Whether the pods of StatefulSets keep their addresses.
+    pub stateful_set: bool,
+    /// How long until everything is looked at again.
+    pub full_scan: Duration,
+    /// This replica's name in the election, like no other's.
+    pub identity: String,
+    /// The namespace of the lease.
+    pub namespace: String,
+    /// The times of the election.
+    pub terms: Terms,
+}
+
+/// The name of the lease.
+const LEASE: &str = "holdfast-controller";
+
+/// The controller.
+pub struct Controller {
+    store: Store,
+    caches: Caches,
+    settings: Settings,
+    metrics: ControllerMetrics,
+    report: Report,
+    state: State,
+    /// What has to be tried again.
+    failed: Mutex<Vec<Due>>,
+    candidate: Option<Candidate>,
+    vitals: Arc<Vitals>,
+    started: Instant,
+}
+
+/// What a leader knows beyond the caches. A new leader starts anew.
+#[derive(Default)]
+struct State {
+    index: Index,
+    timers: Timers,
+    claims_seen: Sightings<String, (Option<String>, Option<String>, bool, bool)>,
+    vacancies: Sightings<PodName, jiff::Timestamp>,
+    terminating: Sightings<PodName, String>,
+    lost_nodes: Sightings<String, ()>,
+    ready_nodes: HashMap<String, bool>,
+    /// The generation of each pool's spec.
+    pools: HashMap<String, Option<i64>>,
+    next_write: HashMap<String, Duration>,
+    taking_over: bool,
+}
+
+/// What the health endpoints tell.
+pub struct Vitals {
+    synced: watch::Sender<bool>,
+    leadership: watch::Receiver<Leadership>,
+    duration: Duration,
+}
+
+impl Vitals {
+    /// Whether every cache has been filled.
+    pub fn synced(&self) -> Result<(), String> {
+        if *self.synced.borrow() { Ok(()) } else { Err("the watches have not listed everything yet".to_owned()) }
+    }
+
+    /// Whether it is known who leads.
+    pub fn leader_known(&self) -> Result<(), String> {
+        let leadership = self.leadership.borrow();
+        let fresh = leadership.looked.elapsed() < self.duration;
+        match leadership.holder {
+            Some(_) if fresh => Ok(()),
+            Some(_) => Err(format!("the lease was not read for {:?}", leadership.looked.elapsed())),
+            None => Err("nobody holds the lease yet".to_owned()),
+        }
+    }
+}
+
+impl Controller {
+    /// A controller behind `store`, whose watches start now.
+    pub fn start(
+        store: Store,
+        settings: Settings,
+        metrics: ControllerMetrics,
+        tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
+    ) -> Self {
+        let caches = Caches::start(store.client(), tasks);
+        let report = Report::start(store.client(), &settings.identity, metrics.clone(), tasks);
+        let permit = Permit::none();
+        let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
+        let candidate = Candidate::new(leases, &settings.identity, settings.terms, permit.clone());
+        let vitals = Vitals {
+            synced: watch::Sender::new(false),
+            leadership: candidate.leadership(),
+            duration: settings.terms.duration,
+        };
+        Self {
+            store: store.with_permit(permit),
+            caches,
+            settings,
+            metrics,
+            report,
+            state: State::default(),
+            failed: Mutex::default(),
+            candidate: Some(candidate),
+            vitals: Arc::new(vitals),
+            started: Instant::now(),
+        }
+    }
+
+    /// What the health endpoints tell.
+    pub fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
+    }
+
+    /// Works whenever it leads, until `stop`; then gives the lease back.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            synced = self.caches.synced() => synced?,
+        }
+        self.vitals.synced.send_replace(true);
+        tracing::info!(identity = self.settings.identity, "the caches are filled; standing for election");
+        let Some(candidate) = self.candidate.take() else { return Ok(()) };
+        let mut leadership = candidate.leadership();
+        let gone = CancellationToken::new();
+        let standing = AbortOnDropHandle::new(tokio::spawn(candidate.stand(gone.clone())));
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                led = leadership.wait_for(Leadership::leads) => drop(led?),
+            }
+            self.metrics.leads(true);
+            let mut watched = leadership.clone();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                over = watched.wait_for(|state| !state.leads()) => drop(over?),
+                () = self.lead() => {}
+            }
+            self.metrics.leads(false);
+        }
+        // Nothing of ours is under way any more: another may start.
+        gone.cancel();
+        standing.await?;
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// A write to a pool failed. That somebody else's came first is no failure.
+    fn pool_failed(&self, pool: &str, error: &StoreError, what: &str) {
+        if error.is_conflict() {
+            tracing::debug!(pool, %error, "{what}");
+        } else {
+            tracing::warn!(pool, %error, "{what}; trying again");
+        }
+        self.again_soon(Due::Pool(pool.to_owned()));
+    }
+
+    /// What failed is looked at again soon.
+    fn again_soon(&self, due: Due) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(due);
+    }
+}

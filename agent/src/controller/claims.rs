@@ -1,0 +1,94 @@
+//! Claims that no endpoint lists, and claims whose rest is over.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use holdfast_api::{
+    claim::IPClaim,
+    store::{Finished, StoreError},
+};
+use holdfast_core::{
+    collect::{self, ClaimFacts, ClaimVerdict, Reason},
+    id::PodName,
+};
+use kube::{Resource, ResourceExt};
+
+use super::{CONCURRENCY, Controller, Due};
+
+/// A claim whose time has come.
+pub(super) struct Ripe {
+    claim: Arc<IPClaim>,
+    verdict: ClaimVerdict,
+}
+
+impl Controller {
+    /// Judges a claim as the caches show it. Answers it if its time has come.
+    pub(super) fn ripe(&mut self, name: &str, now: Duration) -> Option<Ripe> {
+        let (Some(claim), Some(known)) = (self.caches.claim(name), self.state.index.claim(name)) else {
+            self.state.claims_seen.forget(name);
+            return None;
+        };
+        let listed = self.state.index.is_listed(known);
+        let pod = known.endpoint.as_ref().is_some_and(|endpoint| self.caches.pod(endpoint).is_some());
+        let seen_as = (claim.uid(), claim.resource_version(), listed, pod);
+        let seen_for = self.state.claims_seen.seen_for(name.to_owned(), seen_as, now);
+        let facts = ClaimFacts { released: known.released, listed, pod, seen_for };
+        match collect::judge_claim(&facts, &self.settings.rests) {
+            ClaimVerdict::Keep => None,
+            ClaimVerdict::Wait(rest) => {
+                self.state.timers.set(now + rest, Due::Claim(name.to_owned()));
+                None
+            }
+            verdict => Some(Ripe { claim, verdict }),
+        }
+    }
+
+    pub(super) async fn collect_claims(&self, ripe: Vec<Ripe>) {
+        stream::iter(ripe)
+            .for_each_concurrent(CONCURRENCY, |ripe| async move {
+                if let Err(error) = self.collect_claim(&ripe).await {
+                    self.report.failed(&ripe.claim.spec.address, &error);
+                    self.again_soon(Due::Claim(ripe.claim.name_any()));
+                }
+            })
+            .await;
+    }
+
+    async fn collect_claim(&self, ripe: &Ripe) -> Result<(), StoreError> {
+        let claim = &ripe.claim;
+        let address = claim.spec.address;
+        let well_named = claim.name_any() == holdfast_api::claim::name_of(address);
+        match claim.endpoint() {
+            // Its name is no address, so it locks none, and nothing becomes free with it.
+            _ if !well_named => self.store.delete_claim(claim).await.map(drop)?,
+            Some(owner) if ripe.verdict == ClaimVerdict::Mark => {
+                if self.store.mark_released(address, &owner).await? {
+                    self.report.claim(address, &claim.spec.endpoint, claim.object_ref(&()), Reason::Unlisted);
+                }
+            }
+            // A claim that names no endpoint can be listed by none: there is nobody to look for.
+            owner => {
+                let outcome = self.store.finish_release(claim).await?;
+                tracing::debug!(%address, ?outcome, "ended the rest of a claim");
+                if outcome == Finished::Deleted {
+                    let reason = if owner.is_some() { Reason::RestOver } else { Reason::Unlisted };
+                    self.report.claim(address, &claim.spec.endpoint, claim.object_ref(&()), reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the rest of all claims of a pool that is to go.
+    pub(super) async fn end_rests(&self, claims: &[IPClaim]) -> Result<(), StoreError> {
+        for claim in claims {
+            self.store.finish_release(claim).await?;
+        }
+        Ok(())
+    }
+
+    /// Claims whose endpoint's pod came or went count anew.
+    pub(super) fn claims_of(&self, pod: &PodName) -> Vec<String> {
+        self.state.index.claims_of_endpoint(pod).cloned().collect()
+    }
+}

@@ -1,0 +1,45 @@
+//! Pools are held against deletion while addresses of theirs are in use.
+
+use holdfast_api::{
+    FINALIZER,
+    claim::{ClaimState, IPClaim},
+    ippool::SpiderIPPool,
+    store::StoreError,
+};
+use kube::ResourceExt;
+
+use super::Controller;
+
+impl Controller {
+    /// Holds a pool, or lets it go if it is to go and nothing of it is in use.
+    pub(super) async fn hold_pool(&self, name: &str) {
+        let Some(pool) = self.caches.pool(name) else { return };
+        if let Err(error) = self.try_hold(&pool).await {
+            self.pool_failed(name, &error, "its finalizer is not as it should be");
+        }
+    }
+
+    async fn try_hold(&self, pool: &SpiderIPPool) -> Result<(), StoreError> {
+        let name = pool.name_any();
+        let held = pool.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+        let going = pool.metadata.deletion_timestamp.is_some();
+        match (going, held) {
+            (false, false) => self.store.set_finalizer(pool, true).await,
+            (true, true) if !self.state.index.claims_of_pool(&name).any(|claim| !claim.released) => {
+                let claims = self.store.pool_claims(&name).await?;
+                if claims.iter().any(is_held) {
+                    return Ok(());
+                }
+                self.end_rests(&claims).await?;
+                self.store.set_finalizer(pool, false).await?;
+                tracing::info!(pool = name, "nothing of the pool is in use any more; it goes");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_held(claim: &IPClaim) -> bool {
+    claim.spec.state == ClaimState::Held
+}

@@ -1,0 +1,187 @@
+//! Rounds: what changed and what has come due, looked at once.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use holdfast_core::id::PodName;
+use kube::ResourceExt;
+
+use super::{BATCH, Controller, DEBOUNCE, Due, RETRY, State, changes::Change, endpoints::is_ready};
+
+/// What one round looks at.
+#[derive(Debug, Default)]
+struct Agenda {
+    endpoints: HashSet<PodName>,
+    claims: HashSet<String>,
+    pools: HashSet<String>,
+}
+
+impl Agenda {
+    fn add(&mut self, due: Due) {
+        match due {
+            Due::Endpoint(name) => drop(self.endpoints.insert(name)),
+            Due::Claim(name) => drop(self.claims.insert(name)),
+            Due::Pool(name) => drop(self.pools.insert(name)),
+        }
+    }
+}
+
+impl Controller {
+    /// Works as the leader, for as long as it is polled.
+    pub(super) async fn lead(&mut self) {
+        self.state = State { taking_over: true, ..State::default() };
+        loop {
+            match self.import().await {
+                Ok(0) => break,
+                Ok(count) => {
+                    tracing::info!(count, "created the claims of addresses that were in use already");
+                    break;
+                }
+                Err(error) => tracing::warn!(%error, "addresses in use could not be taken over; trying again"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+        let changes = Arc::clone(self.caches.changes());
+        changes.add_everything();
+        let mut next_scan = self.now() + self.settings.full_scan;
+        loop {
+            if self.now() >= next_scan {
+                changes.add_everything();
+                next_scan = self.now() + self.settings.full_scan;
+            }
+            self.round().await;
+            self.state.taking_over = false;
+            let next = self.state.timers.next().map_or(next_scan, |next| next.min(next_scan));
+            tokio::select! {
+                () = changes.notified() => tokio::time::sleep(DEBOUNCE).await,
+                () = tokio::time::sleep(next.saturating_sub(self.now())) => {}
+            }
+        }
+    }
+
+    async fn round(&mut self) {
+        let now = self.now();
+        let mut agenda = Agenda::default();
+        self.state.timers.take(now).into_iter().for_each(|due| agenda.add(due));
+        let batch = self.caches.changes().take();
+        if batch.everything {
+            self.look_at_everything(&mut agenda);
+        }
+        for change in batch.changes {
+            self.take_in(change, &mut agenda);
+        }
+        if self.settings.collect {
+            self.collect(&mut agenda, now).await;
+        }
+        self.metrics.pools(self.caches.pools.state().len());
+        for pool in &agenda.pools {
+            // One change of a pool at a time: the next round sees it and makes the other.
+            if !self.fill_version(pool).await {
+                self.hold_pool(pool).await;
+            }
+            self.write_view(pool, now).await;
+        }
+        let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        for due in failed {
+            self.state.timers.set(now + RETRY, due);
+        }
+    }
+
+    async fn collect(&mut self, agenda: &mut Agenda, now: Duration) {
+        let mut suspects = Vec::new();
+        for name in std::mem::take(&mut agenda.endpoints) {
+            if suspects.len() < BATCH {
+                suspects.extend(self.suspect(&name, now));
+            } else {
+                self.state.timers.set(now, Due::Endpoint(name));
+            }
+        }
+        self.collect_endpoints(suspects).await;
+        let mut ripe = Vec::new();
+        for name in std::mem::take(&mut agenda.claims) {
+            if ripe.len() < BATCH {
+                ripe.extend(self.ripe(&name, now));
+            } else {
+                self.state.timers.set(now, Due::Claim(name));
+            }
+        }
+        self.collect_claims(ripe).await;
+    }
+
+    /// Takes in everything that the caches have, and what they have no more.
+    fn look_at_everything(&mut self, agenda: &mut Agenda) {
+        let endpoints = self.caches.endpoints.state();
+        let known: HashSet<_> =
+            endpoints.iter().map(|endpoint| endpoint.pod()).chain(self.state.index.endpoints().cloned()).collect();
+        for name in known {
+            self.take_in(Change::Endpoint(name), agenda);
+        }
+        let claims = self.caches.claims.state();
+        let known: HashSet<_> =
+            claims.iter().map(|claim| claim.name_any()).chain(self.state.index.claims().cloned()).collect();
+        for name in known {
+            self.take_in(Change::Claim(name), agenda);
+        }
+        let nodes = self.caches.nodes.state();
+        let known: HashSet<_> =
+            nodes.iter().map(|node| node.name_any()).chain(self.state.ready_nodes.keys().cloned()).collect();
+        for name in known {
+            self.take_in(Change::Node(name), agenda);
+        }
+        agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any()));
+    }
+
+    /// Takes one change in, and adds what it may concern.
+    fn take_in(&mut self, change: Change, agenda: &mut Agenda) {
+        match change {
+            Change::Endpoint(name) => {
+                let endpoint = self.caches.endpoint(&name);
+                let touched = self.state.index.set_endpoint(&name, endpoint.as_deref());
+                agenda.claims.extend(touched.claims);
+                agenda.pools.extend(touched.pools);
+                agenda.endpoints.insert(name);
+            }
+            Change::Claim(name) => {
+                let claim = self.caches.claim(&name);
+                agenda.pools.extend(self.state.index.set_claim(&name, claim.as_deref()));
+                agenda.claims.insert(name);
+            }
+            Change::Pod(name) => {
+                agenda.claims.extend(self.claims_of(&name));
+                agenda.endpoints.insert(name);
+            }
+            Change::Set(name) => agenda.endpoints.extend(self.state.index.endpoints_of_set(&name).cloned()),
+            Change::Node(name) => {
+                let ready = self.caches.node(&name).map(|node| is_ready(&node));
+                let before = match ready {
+                    Some(ready) => {
+                        self.state.lost_nodes.forget(&name);
+                        self.state.ready_nodes.insert(name.clone(), ready)
+                    }
+                    None => self.state.ready_nodes.remove(&name),
+                };
+                // Most changes of a node are its kubelet's sign of life.
+                if before != ready {
+                    agenda.endpoints.extend(self.state.index.endpoints_of_node(&name).cloned());
+                }
+            }
+            Change::Pool(name) => {
+                let pool = self.caches.pool(&name);
+                let generation = pool.map(|pool| pool.metadata.generation);
+                // Another pool's addresses may have come to overlap with these, or not any more. A new status changes
+                // no addresses.
+                let before = match generation {
+                    Some(generation) => self.state.pools.insert(name.clone(), generation),
+                    None => self.state.pools.remove(&name),
+                };
+                if before != generation {
+                    agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any()));
+                }
+                agenda.pools.insert(name);
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What can go wrong between the agent and the kernel.
+
+use std::{io, path::PathBuf};
+
+use aya::{
+    EbpfError,
+    maps::MapError,
+    pin::PinError,
+    programs::{ProgramError, links::LinkError, tc::TcError},
+};
+use holdfast_core::id::{IfIndex, IfName};
+
+/// Why the guard could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// Pins need a BPF file system.
+    #[error(
+        "{path} is not on a BPF file system; mount one (mount -t bpf bpf /sys/fs/bpf), or give the agent's pod the host's /sys/fs/bpf"
+    )]
+    NotBpffs {
+        /// The folder asked for.
+        path: PathBuf,
+    },
+    /// The maps are another version's.
+    #[error(
+        "the maps pinned under {path} have layout {found}, this agent has layout {expected}: run the agent they belong to, or drain the node and remove {path}"
+    )]
+    Layout {
+        /// The folder with the pins.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What this agent reads and writes.
+        expected: u16,
+    },
+    /// A file or folder of the pins, or the object file.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The object was refused.
+    #[error("loading the guard: {0}")]
+    Load(#[from] EbpfError),
+    /// The object lacks something.
+    #[error("the guard's object has no {0}")]
+    Missing(&'static str),
+    /// A program was refused; the text carries the verifier's log.
+    #[error("program {program}: {source}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// Reading or writing a map.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// Pinning.
+    #[error("pinning {path}: {source}")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: PinError,
+    },
+    /// There is no such interface.
+    #[error("there is no interface {name} with index {link}")]
+    NoInterface {
+        /// Its name.
+        name: IfName,
+        /// Its index.
+        link: IfIndex,
+    },
+    /// The programs could not be put on an interface.
+    #[error("attaching {program} to {name}: {source}")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// The interface, or the pin that should have led to it.
+        name: String,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// The link between a program and what it is attached to.
+    #[error("the link of {program} on {name}: {source}")]
+    Link {
+        /// The program.
+        program: &'static str,
+        /// The interface, the pin that should have led to it, or the tracepoint.
+        name: String,
+        /// What the kernel said.
+        source: LinkError,
+    },
+    /// The clsact qdisc of an interface.
+    #[error("the clsact qdisc of {name}: {source}")]
+    Qdisc {
+        /// The interface.
+        name: IfName,
+        /// What the kernel said.
+        source: TcError,
+    },
+    /// A network namespace could not be entered.
+    #[error("entering a pod's network namespace: {0}")]
+    Netns(io::Error),
+    /// A record of the ring that is not this version's. It was skipped.
+    #[error("an event of {length} bytes is not of layout {expected}", expected = holdfast_abi::LAYOUT_VERSION)]
+    Event {
+        /// Its size.
+        length: usize,
+    },
+    /// The programs' log.
+    #[error("map {map}: {source}")]
+    Logs {
+        /// The ring.
+        map: &'static str,
+        /// What went wrong.
+        source: aya_log::Error,
+    },
+    /// Waiting for events.
+    #[error("waiting for events: {0}")]
+    Wait(io::Error),
+}

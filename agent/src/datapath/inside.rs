@@ -1,0 +1,115 @@
+//! The guard inside a pod's network namespace, for links without a host side (macvlan, ipvlan).
+//!
+//! There interface indexes repeat from pod to pod, so each such link gets a number above all that the kernel gives to
+//! interfaces, and its own copy of the programs with that number in it. The maps are shared.
+
+use std::os::fd::BorrowedFd;
+
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
+use holdfast_core::id::{IfIndex, IfName};
+use nix::sched::{CloneFlags, setns};
+
+use super::{
+    Datapath, DatapathError, Link, LinkInfo, LinkRole, State,
+    attach::{AttachError, Hook, add_qdisc, attach_clsact, attach_error, swap},
+    load::{FROM_POD, TO_POD, load},
+    pins::{EGRESS, INGRESS},
+};
+
+/// Numbers of links inside pods begin here. The kernel's own grow from 1 and would need years to come this far.
+const FIRST: u32 = 0x8000_0000;
+
+/// Seen from inside, the directions are the other way round.
+const PLACEMENTS: [(&str, &str, TcAttachType); 2] =
+    [(FROM_POD, INGRESS, TcAttachType::Egress), (TO_POD, EGRESS, TcAttachType::Ingress)];
+
+/// What the pins of a link inside a pod are named by; its interface's name repeats from pod to pod.
+pub(super) fn pin_name(link: IfIndex) -> String {
+    format!("pod-{:08x}", link.0)
+}
+
+impl Datapath {
+    /// Puts the guard on an interface inside a pod's network namespace and gives the number that stands for the link in
+    /// bindings and events. The pinned link keeps it there, out of the pod's reach.
+    ///
+    /// Below Linux 6.6 it is a filter of a qdisc, which a pod with `CAP_NET_ADMIN` can remove, and which later agents
+    /// leave as it is: no pin leads to it.
+    pub fn attach_inside(
+        &self,
+        netns: BorrowedFd<'_>,
+        ifname: &IfName,
+        value: LinkInfo,
+    ) -> Result<IfIndex, DatapathError> {
+        let mut state = self.state();
+        let link = state.free_number()?;
+        state.set_link(link, ifname, LinkRole::Pod, value, true)?;
+        let attached = state.attach_inside(netns, link, ifname);
+        if attached.is_err() {
+            state.detach(link, ifname)?;
+        }
+        attached.map(|()| link)
+    }
+}
+
+impl State {
+    fn free_number(&self) -> Result<IfIndex, DatapathError> {
+        let links = self.maps.links()?;
+        let highest = links.iter().filter(|link| link.inside).map(|link| link.link.0).max();
+        Ok(IfIndex(highest.map_or(FIRST, |highest| highest + 1)))
+    }
+
+    fn attach_inside(&mut self, netns: BorrowedFd<'_>, link: IfIndex, ifname: &IfName) -> Result<(), DatapathError> {
+        let mut programs = load(&self.object, &self.pins, false, Some(link.0))?;
+        let pin = pin_name(link);
+        if self.hook == Hook::Clsact {
+            enter(netns, || add_qdisc(ifname))??;
+        }
+        for (name, side, direction) in PLACEMENTS {
+            let program = programs.classifier(name)?;
+            let attached = match self.hook {
+                Hook::Tcx => enter(netns, || attach(program, ifname, direction))?.and_then(|link| {
+                    let path = self.pins.link(&pin, side);
+                    let pinned = link.pin(&path).map(drop);
+                    pinned.map_err(|source| AttachError::Pin(DatapathError::Pin { path, source }))
+                }),
+                Hook::Clsact => enter(netns, || attach_clsact(program, ifname, direction))?,
+            };
+            attached.map_err(|error| attach_error(name, ifname.as_str(), error))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a pinned link inside a pod this agent's programs. False if its interface is gone.
+    pub(super) fn swap_inside(&mut self, link: &Link) -> Result<bool, DatapathError> {
+        if self.hook == Hook::Clsact {
+            return Ok(true);
+        }
+        let mut programs = load(&self.object, &self.pins, false, Some(link.link.0))?;
+        let pin = pin_name(link.link);
+        for (name, side, _) in PLACEMENTS {
+            let program = programs.classifier(name)?;
+            let swapped = swap(program, &self.pins.link(&pin, side), None);
+            if !swapped.map_err(|error| attach_error(name, &pin, error))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn attach(program: &mut SchedClassifier, ifname: &IfName, direction: TcAttachType) -> Result<FdLink, AttachError> {
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(ifname.as_str(), direction, order)?;
+    Ok(program.take_link(id)?.try_into()?)
+}
+
+/// Runs `work` on a thread of its own inside the namespace. The thread keeps the mounts, and with them bpffs.
+fn enter<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T, DatapathError> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| setns(netns, CloneFlags::CLONE_NEWNET).map(|()| work()));
+        match inside.join() {
+            Ok(result) => result.map_err(|error| DatapathError::Netns(error.into())),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}

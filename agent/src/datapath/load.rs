@@ -1,0 +1,85 @@
+//! From the object file to programs in the kernel.
+
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{ProgramError, RawTracePoint, SchedClassifier},
+};
+use aya_log::EbpfLogger;
+use log::Log;
+
+use super::{
+    Config, DatapathError, Pins,
+    logs::{DEBUG, OFF},
+    maps, pins,
+};
+
+/// The programs as committed; `cargo xtask build-ebpf` makes them.
+static OBJECT: &[u8] = include_bytes_aligned!("../../../ebpf/objects/holdfast.bpf.o");
+
+/// Judges what a pod sends.
+pub(super) const FROM_POD: &str = "guard_from_pod";
+/// Judges what a pod gets.
+pub(super) const TO_POD: &str = "guard_to_pod";
+/// Listens to the LAN.
+pub(super) const UPLINK: &str = "watch_uplink";
+/// The ring that the programs log into. It is each load's own and not pinned: its records have no version.
+pub(super) const LOGS: &str = "AYA_LOGS";
+/// Sees sandboxes end.
+pub(super) const SANDBOX: &str = "sandbox_exit";
+
+/// The programs, loaded.
+pub(super) struct Programs(Ebpf);
+
+impl Programs {
+    /// A classifier.
+    pub(super) fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DatapathError> {
+        let program = self.0.program_mut(name).ok_or(DatapathError::Missing(name))?;
+        program.try_into().map_err(refused(name))
+    }
+
+    /// The reader of the programs' log.
+    pub(super) fn logger(&mut self) -> Result<EbpfLogger<&'static dyn Log>, aya_log::Error> {
+        EbpfLogger::init(&mut self.0)
+    }
+
+    /// The sandbox program, which is loaded by whoever wants it: not every kernel has it.
+    pub(super) fn sandbox(&mut self) -> Result<&mut RawTracePoint, DatapathError> {
+        let program = self.0.program_mut(SANDBOX).ok_or(DatapathError::Missing(SANDBOX))?;
+        program.try_into().map_err(refused(SANDBOX))
+    }
+}
+
+/// The object to load.
+pub(super) fn object(config: &Config) -> Result<Vec<u8>, DatapathError> {
+    match &config.object {
+        Some(path) => std::fs::read(path).map_err(pins::file_error(path)),
+        None => Ok(OBJECT.to_vec()),
+    }
+}
+
+/// Loads maps and classifiers; maps that are pinned already are shared. `id` is the link's identity for programs that
+/// sit inside a pod.
+pub(super) fn load(object: &[u8], pins: &Pins, logs: bool, id: Option<u32>) -> Result<Programs, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    let level = if logs { DEBUG } else { OFF };
+    loader.override_global(aya_log::LEVEL, &level, true);
+    if !logs {
+        // One page, as little as there can be.
+        loader.map_max_entries(LOGS, 4096);
+    }
+    for name in maps::NAMES {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    if let Some(id) = &id {
+        loader.override_global("LINK_ID", id, true);
+    }
+    let mut programs = Programs(loader.load(object)?);
+    for name in [FROM_POD, TO_POD, UPLINK] {
+        programs.classifier(name)?.load().map_err(refused(name))?;
+    }
+    Ok(programs)
+}
+
+fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> DatapathError {
+    move |source| DatapathError::Program { program, source }
+}

@@ -1,0 +1,135 @@
+//! Health over HTTP, for the kubelet's probes and for people: what is asked is looked at, never remembered.
+//!
+//! | path | asks |
+//! |---|---|
+//! | `/v1/runtime/startup` | has it started? |
+//! | `/v1/runtime/readiness` | can it do its work? |
+//! | `/v1/runtime/liveness` | is it worth keeping? |
+//! | `/metrics` | what has it counted? |
+//!
+//! 200 with `ok`, or 503 with the reason.
+
+pub mod probes;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics;
+
+/// How long a check may take; a kubelet waits a second by default.
+const WITHIN: Duration = Duration::from_millis(900);
+
+/// Looks at one thing. The error says what is wrong.
+pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// A check that answers at once.
+pub fn check(look: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Check {
+    Arc::new(move || {
+        let seen = look();
+        Box::pin(async move { seen })
+    })
+}
+
+/// What each probe looks at.
+#[derive(Clone, Default)]
+pub struct Probes {
+    /// Until all of these are fine once, the others are not asked.
+    pub startup: Vec<Check>,
+    /// Whether the role can do its work.
+    pub readiness: Vec<Check>,
+    /// Whether a restart would help.
+    pub liveness: Vec<Check>,
+}
+
+/// The HTTP endpoints of one process.
+pub struct Health {
+    listener: TcpListener,
+    router: Router,
+}
+
+impl Health {
+    /// Listens on `address`.
+    pub async fn listen(address: SocketAddr, probes: Probes, registry: Arc<Registry>) -> anyhow::Result<Self> {
+        let in_use = || format!("cannot listen on {address} for health checks; --health names another address");
+        let listener = TcpListener::bind(address).await.with_context(in_use)?;
+        let probe = |checks: Vec<Check>| get(move || ask(checks.clone()));
+        let shown = move || {
+            let text = metrics::encode(&registry);
+            async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text) }
+        };
+        let router = Router::new()
+            .route("/v1/runtime/startup", probe(probes.startup))
+            .route("/v1/runtime/readiness", probe(probes.readiness))
+            .route("/v1/runtime/liveness", probe(probes.liveness))
+            .route("/metrics", get(shown));
+        Ok(Self { listener, router })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Serves until `stop`.
+    pub async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
+        Ok(axum::serve(self.listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await?)
+    }
+}
+
+async fn ask(checks: Vec<Check>) -> Response {
+    let looks = futures::future::try_join_all(checks.iter().map(|check| check()));
+    match tokio::time::timeout(WITHIN, looks).await {
+        Ok(Ok(_)) => "ok\n".into_response(),
+        Ok(Err(why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "a check did not answer in time\n").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn fetch(address: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn probes_say_what_is_wrong() {
+        let probes = Probes {
+            startup: vec![check(|| Ok(()))],
+            readiness: vec![check(|| Ok(())), check(|| Err("no leader".to_owned()))],
+            liveness: vec![Arc::new(|| Box::pin(std::future::pending()))],
+        };
+        let mut registry = Registry::default();
+        let gauge = prometheus_client::metrics::gauge::Gauge::<i64>::default();
+        registry.register("holdfast_leader", "x", gauge);
+        let health = Health::listen("127.0.0.1:0".parse().unwrap(), probes, Arc::new(registry)).await.unwrap();
+        let (address, stop) = (health.address().unwrap(), CancellationToken::new());
+        let serving = tokio::spawn(health.serve(stop.clone()));
+        assert!(fetch(address, "/v1/runtime/startup").await.starts_with("HTTP/1.1 200"));
+        let ready = fetch(address, "/v1/runtime/readiness").await;
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("no leader\n"), "{ready}");
+        assert!(fetch(address, "/v1/runtime/liveness").await.contains("in time"));
+        assert!(fetch(address, "/metrics").await.contains("holdfast_leader 0\n"));
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+    }
+}

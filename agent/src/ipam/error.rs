@@ -1,0 +1,98 @@
+//! Why a pod has no address.
+
+use std::net::IpAddr;
+
+use holdfast_api::store::StoreError;
+use holdfast_core::{
+    id::{IfName, PodName},
+    pool::Family,
+};
+
+use crate::{choice::ChoiceError, pools::NoPool};
+
+/// Why an address could not be bound or unbound.
+#[derive(Debug, thiserror::Error)]
+pub enum IpamError {
+    /// The API server did not do what was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no such pod.
+    #[error("pod {0} does not exist on the API server")]
+    NoPod(PodName),
+    /// The request is for a pod that another of the same name has replaced.
+    #[error(
+        "the sandbox is for pod {pod} with UID {asked}, but the API server's current pod of that name has UID {current}"
+    )]
+    StalePod {
+        /// The pod's name.
+        pod: PodName,
+        /// The UID in the request.
+        asked: String,
+        /// The API server's.
+        current: String,
+    },
+    /// The pod runs on another node.
+    #[error("pod {pod} is on node {node:?}, not here on {here}")]
+    OtherNode {
+        /// The pod's name.
+        pod: PodName,
+        /// Its node.
+        node: String,
+        /// This node.
+        here: String,
+    },
+    /// An annotation cannot be used.
+    #[error("pod {pod}: {source}")]
+    Choice {
+        /// The pod's name.
+        pod: PodName,
+        /// What is wrong.
+        source: ChoiceError,
+    },
+    /// No pool may be used.
+    #[error("pod {pod}, interface {interface}: {source}")]
+    NoPool {
+        /// The pod's name.
+        pod: PodName,
+        /// The interface.
+        interface: IfName,
+        /// Each pool and why it fell out.
+        source: NoPool,
+    },
+    /// No pool was named and none is marked `default`.
+    #[error(
+        "pod {pod}, interface {interface}: no pool is named by an annotation or the CNI configuration, and none is marked \
+         default: name one in the annotation ipam.spidernet.io/ippool or set spec.default on a SpiderIPPool"
+    )]
+    NoDefault {
+        /// The pod's name.
+        pod: PodName,
+        /// The interface.
+        interface: IfName,
+    },
+    /// Every address of every pool is in use.
+    #[error("pod {pod}, interface {interface}: no free {family} address: {}", .pools.join("; "))]
+    Exhausted {
+        /// The pod's name.
+        pod: PodName,
+        /// The interface.
+        interface: IfName,
+        /// The family.
+        family: Family,
+        /// Each pool, its size and what holds it.
+        pools: Vec<String>,
+    },
+    /// The address that the pod's author fixed for its ordinal cannot be had.
+    #[error("pod {pod}: the annotation ipam.spidernet.io/static-ips fixes {address} for it, but {why}")]
+    Static {
+        /// The pod's name.
+        pod: PodName,
+        /// The address.
+        address: IpAddr,
+        /// Who has it, or why no pool gives it out.
+        why: String,
+    },
+    /// Others changed the same objects too often.
+    #[error("pod {0}: its endpoint and claims kept changing; trying again later helps")]
+    Contended(PodName),
+}

@@ -1,0 +1,125 @@
+//! What the guard counts: in the kernel, read when somebody asks, and what the agent did about it.
+
+use std::time::Duration;
+
+use holdfast_abi::Counter as Kernel;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::Histogram,
+    },
+    registry::Registry,
+};
+
+use super::buckets;
+use crate::datapath::{BindingState, Datapath, DatapathError};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// What the agent did about what the guard saw. Clones count together.
+#[derive(Debug, Clone)]
+pub struct GuardMetrics {
+    rebound: Family<ReasonLabel, Counter>,
+    fence_seconds: Histogram,
+}
+
+impl GuardMetrics {
+    /// Registers what the agent counts, and what `datapath`'s programs do.
+    pub fn register(registry: &mut Registry, datapath: Datapath) -> Self {
+        let new = Self { rebound: Family::default(), fence_seconds: Histogram::new(buckets()) };
+        registry.register("holdfast_rebind", "Records corrected after what the guard saw", new.rebound.clone());
+        registry.register(
+            "holdfast_fence_seconds",
+            "From an event in the kernel until everything that came of it was done",
+            new.fence_seconds.clone(),
+        );
+        registry.register_collector(Box::new(KernelCounters(datapath)));
+        new
+    }
+
+    pub(crate) fn rebound(&self, reason: &'static str) {
+        self.rebound.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(crate) fn handled(&self, after: Duration) {
+        self.fence_seconds.observe(after.as_secs_f64());
+    }
+}
+
+/// The kernel's own counters and the bindings.
+#[derive(Debug)]
+struct KernelCounters(Datapath);
+
+impl KernelCounters {
+    fn try_encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<Result<(), std::fmt::Error>, DatapathError> {
+        let counters = self.0.counters()?;
+        let bindings = self.0.bindings()?;
+        let count = |state| bindings.iter().filter(|binding| binding.state == state).count();
+        let states = [("current", count(BindingState::Current)), ("stale", count(BindingState::Stale))];
+        let of = |kinds: fn(Kernel) -> bool| counters.iter().filter(move |(kind, _)| kinds(*kind));
+        Ok((|| {
+            encode(encoder, "holdfast_guard_packets", "Packets that the guard let pass", of(is_pass))?;
+            encode(encoder, "holdfast_guard_drops", "Packets that the guard dropped", of(is_drop))?;
+            encode(encoder, "holdfast_guard_events", "What the guard saw and reported", of(is_event))?;
+            encode(encoder, "holdfast_guard_events_lost", "Events for which the ring had no room", of(is_lost))?;
+            let mut gauges = encoder.encode_descriptor(
+                "holdfast_bindings",
+                "Pairs of link and address",
+                None,
+                prometheus_client::metrics::MetricType::Gauge,
+            )?;
+            for (state, number) in states {
+                let gauge = ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX));
+                gauge.encode(gauges.encode_family(&[("state", state)])?)?;
+            }
+            Ok(())
+        })())
+    }
+}
+
+impl Collector for KernelCounters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.try_encode(&mut encoder).unwrap_or_else(|error| {
+            tracing::error!(%error, "the guard's counters could not be read");
+            Ok(())
+        })
+    }
+}
+
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: impl Iterator<Item = (Kernel, u64)>,
+) -> Result<(), std::fmt::Error> {
+    let kind = prometheus_client::metrics::MetricType::Counter;
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (counter, count) in counts {
+        ConstCounter::new(count).encode(family.encode_family(&[("kind", counter.name())])?)?;
+    }
+    Ok(())
+}
+
+fn is_pass(counter: Kernel) -> bool {
+    counter.name().starts_with("pass_")
+}
+
+/// `drop_arp` and `drop_nd` say how many of the others came that way; counted here they would count twice.
+fn is_drop(counter: Kernel) -> bool {
+    counter.name().starts_with("drop_") && !matches!(counter, Kernel::DropArp | Kernel::DropNd)
+}
+
+fn is_event(counter: Kernel) -> bool {
+    matches!(counter, Kernel::Events | Kernel::EventsLimited | Kernel::Conflicts | Kernel::SandboxExits)
+}
+
+fn is_lost(counter: Kernel) -> bool {
+    matches!(counter, Kernel::EventsLost)
+}

@@ -1,0 +1,117 @@
+//! Routes as values, and as the messages they travel in.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType},
+};
+
+use super::{
+    message::{PROTOCOL, family},
+    netlink::{Intent, Request},
+};
+
+/// A unicast route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) dst: IpNet,
+    /// The next hop; taken to be on the link.
+    pub(super) via: Option<IpAddr>,
+    pub(super) link: u32,
+    /// The source address of what the machine itself sends this way.
+    pub(super) source: Option<IpAddr>,
+}
+
+/// A route that was found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoundRoute {
+    pub(super) route: Route,
+    pub(super) ours: bool,
+    pub(super) metric: u32,
+}
+
+impl Route {
+    /// A request that makes the route.
+    pub(super) fn make(self, intent: Intent) -> Request {
+        Request::new(intent, RouteNetlinkMessage::NewRoute(self.message()), format!("add {}", self.words()))
+    }
+
+    pub(super) fn remove(self) -> Request {
+        Request::new(Intent::Remove, RouteNetlinkMessage::DelRoute(self.message()), format!("remove {}", self.words()))
+    }
+
+    pub(super) fn words(self) -> String {
+        let via = self.via.map(|via| format!(" via {via}")).unwrap_or_default();
+        format!("route to {}{via}", self.dst)
+    }
+
+    fn message(self) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        let header = &mut message.header;
+        header.address_family = family(self.dst.addr());
+        header.destination_prefix_length = self.dst.prefix_len();
+        header.table = RouteHeader::RT_TABLE_MAIN;
+        header.protocol = PROTOCOL;
+        header.kind = RouteType::Unicast;
+        header.scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        if self.via.is_some_and(|via| via.is_ipv4()) {
+            // The next hop is in no subnet of the link. IPv6's is link-local, which needs no such word.
+            header.flags = RouteFlags::Onlink;
+        }
+        if self.dst.prefix_len() > 0 {
+            message.attributes.push(RouteAttribute::Destination(self.dst.network().into()));
+        }
+        message.attributes.push(RouteAttribute::Oif(self.link));
+        message.attributes.extend(self.via.map(|via| RouteAttribute::Gateway(via.into())));
+        message.attributes.extend(self.source.map(|source| RouteAttribute::PrefSource(source.into())));
+        message
+    }
+
+    /// The kernel filters by interface and protocol from 4.20 on; the reader does in any case.
+    pub(super) fn all(family: AddressFamily, link: Option<u32>, ours: bool) -> RouteNetlinkMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        if ours {
+            message.header.protocol = PROTOCOL;
+        }
+        message.attributes.extend(link.map(RouteAttribute::Oif));
+        RouteNetlinkMessage::GetRoute(message)
+    }
+}
+
+impl FoundRoute {
+    pub(super) fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
+        let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+        let header = &message.header;
+        if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+            return None;
+        }
+        let any =
+            if header.address_family == AddressFamily::Inet { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let (mut dst, mut via, mut source, mut link, mut metric) = (any, None, None, 0, 0);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(address) => dst = ip(address)?,
+                RouteAttribute::Gateway(address) => via = ip(address),
+                RouteAttribute::PrefSource(address) => source = ip(address),
+                RouteAttribute::Oif(index) => link = *index,
+                RouteAttribute::Priority(priority) => metric = *priority,
+                _ => {}
+            }
+        }
+        let dst = IpNet::new(dst, header.destination_prefix_length).ok()?;
+        Some(Self { route: Route { dst, via, link, source }, ours: header.protocol == PROTOCOL, metric })
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}

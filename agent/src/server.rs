@@ -1,0 +1,127 @@
+//! The agent's unix socket: one route for each verb of the plugin.
+//!
+//! A request runs to its end even when the plugin goes away: half an ADD would leave more behind than a whole one.
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use holdfast_cni::{CniError, Invocation, Verb, code};
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+use crate::{attach::Attach, metrics::VerbMetrics};
+
+/// The largest request; a network configuration with a long GC list fits many times.
+const BODY_LIMIT: usize = 8 << 20;
+
+/// The socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {path}: {source}")]
+pub struct ServerError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+struct Shared {
+    attach: Attach,
+    deadline: Duration,
+    metrics: VerbMetrics,
+    requests: TaskTracker,
+}
+
+/// Listens on `path`, for root alone. A socket that an ended agent left there is replaced.
+pub fn listen(path: &Path) -> Result<UnixListener, ServerError> {
+    let wrong = |source| ServerError { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(wrong)?;
+    }
+    // Bound under another name and moved into place: the plugin never finds a socket that anyone may use.
+    let temporary = path.with_extension("new");
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&temporary).map_err(wrong)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
+    std::fs::rename(&temporary, path).map_err(wrong)?;
+    Ok(listener)
+}
+
+/// Serves until `stop`, then lets running requests end.
+pub async fn serve(
+    listener: UnixListener,
+    attach: Attach,
+    deadline: Duration,
+    metrics: VerbMetrics,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let requests = TaskTracker::new();
+    let shared = Arc::new(Shared { attach, deadline, metrics, requests: requests.clone() });
+    let mut router = Router::new();
+    for verb in Verb::ALL {
+        let handler = move |State(shared): State<Arc<Shared>>, body: Bytes| answer(shared, verb, body);
+        router = router.route(verb.route(), post(handler));
+    }
+    let router = router.layer(DefaultBodyLimit::max(BODY_LIMIT)).with_state(shared);
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    requests.close();
+    requests.wait().await;
+    Ok(())
+}
+
+async fn answer(shared: Arc<Shared>, verb: Verb, body: Bytes) -> Response {
+    let invocation: Invocation = match serde_json::from_slice(&body) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            let msg = format!("the plugin's request was not understood: {error}");
+            return refuse(&CniError::new(code::DECODING, msg));
+        }
+    };
+    let span = tracing::info_span!("cni", %verb, container = %invocation.container_id, ifname = invocation.ifname);
+    let task = shared.requests.spawn(perform(Arc::clone(&shared), verb, invocation).instrument(span));
+    task.await.unwrap_or_else(|error| refuse(&CniError::new(code::INTERNAL, format!("the request failed: {error}"))))
+}
+
+async fn perform(shared: Arc<Shared>, verb: Verb, invocation: Invocation) -> Response {
+    let (attach, started) = (&shared.attach, Instant::now());
+    let deadline = started + shared.deadline;
+    let response = match verb {
+        Verb::Add => reply(attach.add(&invocation, deadline).await),
+        Verb::Del => reply(attach.del(&invocation, deadline).await.map(|()| json!({}))),
+        Verb::Check => reply(attach.check(&invocation, deadline).await.map(|()| json!({}))),
+        Verb::Status => reply(attach.status(&invocation, deadline).await.map(|()| json!({}))),
+        Verb::Gc => reply(attach.gc(&invocation, deadline).await.map(|()| json!({}))),
+    };
+    shared.metrics.answered(verb, started.elapsed());
+    tracing::debug!(status = %response.status(), took = ?started.elapsed(), "answered");
+    response
+}
+
+fn reply<T: Serialize>(outcome: Result<T, CniError>) -> Response {
+    match outcome {
+        Ok(result) => Json(result).into_response(),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// The status says only whose turn it is; the plugin goes by the body.
+fn refuse(error: &CniError) -> Response {
+    let status = if error.is_retry() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
+    (status, Json(error)).into_response()
+}
