@@ -1,0 +1,46 @@
+//! From anything back to nothing: processes, cgroups, network namespaces, files. Mounts go with the last process that sees them.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::cgroup::Cgroup;
+use super::layout::{CP, Layout, NODES};
+use super::network;
+use crate::cache;
+use crate::progress::Progress;
+
+/// Removes the laboratory.
+pub(super) fn down(layout: &Layout, progress: &Progress) -> Result<()> {
+    if !layout.lock().exists() {
+        progress.say(format!("there is no laboratory {}", layout.name));
+        return Ok(());
+    }
+    let _lock = cache::lock(&layout.lock(), &format!("the laboratory {}", layout.name), progress)?;
+    clear(layout, progress)?;
+    progress.say(format!("the laboratory {} is gone", layout.name));
+    Ok(())
+}
+
+/// Removes what there is, also what a failed start left. The caller holds the lock.
+///
+/// Only what is in the laboratory's own cgroups is killed: nothing gets there but what it started, and its children.
+pub(super) fn clear(layout: &Layout, progress: &Progress) -> Result<()> {
+    let mut cgroups = Vec::new();
+    for place in NODES.into_iter().chain([CP]) {
+        cgroups.push(Cgroup::new(&layout.label(place))?);
+    }
+    for cgroup in &cgroups {
+        cgroup.kill(progress)?;
+    }
+    for cgroup in &cgroups {
+        cgroup.remove(progress)?;
+    }
+    network::remove(layout)?;
+    match fs::remove_dir_all(&layout.state) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", layout.state.display()))
+        }
+        _ => Ok(()),
+    }
+}

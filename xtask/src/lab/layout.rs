@@ -1,0 +1,108 @@
+//! Names, folders and addresses: everything that must not collide between two laboratories, or between one and the host.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use crate::cache;
+
+/// The API server's port, on the control plane's address.
+pub(super) const API_PORT: u16 = 6443;
+/// The addresses of Services; nothing routes them, the laboratory has no kube-proxy.
+pub(super) const SERVICES: &str = "10.96.0.0/16";
+/// The first of [`SERVICES`], which Kubernetes gives to its own API.
+pub(super) const API_SERVICE: &str = "10.96.0.1";
+/// Prefix lengths of the LAN, 172.22.0.0/16 and `fd00:22::/64`.
+pub(super) const PREFIX4: u8 = 16;
+pub(super) const PREFIX6: u8 = 64;
+
+/// A network namespace with an address on the LAN, and maybe processes of ours in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) name: &'static str,
+    pub(super) ip: &'static str,
+    pub(super) ip6: &'static str,
+}
+
+/// The control plane: switch and gateway too.
+pub(super) const CP: Place = Place { name: "cp", ip: "172.22.0.1", ip6: "fd00:22::1" };
+/// The nodes.
+pub(super) const NODES: [Place; 2] = [
+    Place { name: "node1", ip: "172.22.0.11", ip6: "fd00:22::11" },
+    Place { name: "node2", ip: "172.22.0.12", ip6: "fd00:22::12" },
+];
+/// A host on the LAN.
+pub(super) const LAN: Place = Place { name: "lan", ip: "172.22.0.100", ip6: "fd00:22::100" };
+
+/// Where one laboratory keeps things and what it calls them.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    /// The laboratory's name.
+    pub(super) name: String,
+    /// Its folder in the cache.
+    pub(super) state: PathBuf,
+    prefix: String,
+}
+
+impl Layout {
+    /// The layout of the laboratory `name`. Names on this machine carry a hash of the folder: another cache, other names.
+    pub(super) fn new(name: &str) -> Result<Self> {
+        let fits = !name.is_empty() && name.len() <= 20;
+        ensure!(
+            fits && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
+            "`{name}` cannot be a laboratory's name: use 1 to 20 of a-z, 0-9 and -"
+        );
+        let state = cache::root()?.join("labs").join(name);
+        let tag = cache::key(&[state.as_os_str().as_encoded_bytes()]);
+        Ok(Self { name: name.to_owned(), prefix: format!("hf-{name}-{}", &tag[..4]), state })
+    }
+
+    /// The name of a place's network namespace and cgroup.
+    pub(super) fn label(&self, place: Place) -> String {
+        format!("{}-{}", self.prefix, place.name)
+    }
+
+    /// A place's network namespace.
+    pub(super) fn netns(&self, place: Place) -> PathBuf {
+        Path::new("/run/netns").join(self.label(place))
+    }
+
+    /// The folder with a place's logs, process records and files.
+    pub(super) fn folder(&self, place: Place) -> PathBuf {
+        self.state.join(place.name)
+    }
+
+    /// The folder with a place's logs.
+    pub(super) fn logs(&self, place: Place) -> PathBuf {
+        self.folder(place).join("log")
+    }
+
+    /// The folder with keys, certificates and kubeconfigs.
+    pub(super) fn pki(&self) -> PathBuf {
+        self.state.join("pki")
+    }
+
+    /// The administrator's kubeconfig.
+    pub(super) fn kubeconfig(&self) -> PathBuf {
+        self.pki().join("admin.kubeconfig")
+    }
+
+    /// The file whose lock guards going up and down. It stands beside the state, which `down` removes.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.state.with_extension("lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_their_folder_are_refused() {
+        for name in ["", "../x", "a/b", "A", "a.b", "twenty-one-characters"] {
+            assert!(Layout::new(name).is_err(), "{name}");
+        }
+        let layout = Layout::new("lab").unwrap();
+        assert!(layout.label(CP).starts_with("hf-lab-") && layout.label(CP).ends_with("-cp"));
+    }
+}

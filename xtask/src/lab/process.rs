@@ -1,0 +1,145 @@
+//! Processes that outlive the task: started detached, recorded with their start time, found again, ended.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::cgroup::Cgroup;
+use crate::progress::{Look, Progress, tail};
+
+/// How long a process may take to end when asked.
+const POLITE: Duration = Duration::from_secs(5);
+/// Joins the cgroups named before `--`, then becomes the command after it: no child is ever outside.
+const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
+
+/// A process as it was started: a PID alone may mean another process by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    /// Its number.
+    pub(super) pid: i32,
+    started: u64,
+}
+
+impl Process {
+    /// The process `pid`, if it is alive.
+    pub(super) fn running(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may itself hold spaces and parentheses.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let (state, started) = (fields.first()?, fields.get(19)?);
+        (!matches!(*state, "Z" | "X")).then_some(Self { pid, started: started.parse().ok()? })
+    }
+
+    /// Whether it still runs.
+    pub(super) fn alive(self) -> bool {
+        Self::running(self.pid) == Some(self)
+    }
+
+    /// Ends it, politely at first.
+    pub(super) fn end(self, what: &str, progress: &Progress) -> Result<()> {
+        let gone = |limit| {
+            progress.wait(&format!("the end of {what}"), limit, || {
+                Ok(if self.alive() { Look::NotYet("it still runs".into()) } else { Look::Done(()) })
+            })
+        };
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            if self.alive() {
+                let _ = kill(Pid::from_raw(self.pid), signal);
+            }
+            if gone(POLITE).is_ok() {
+                return Ok(());
+            }
+        }
+        bail!("{what} (process {}) does not end, not even when killed", self.pid)
+    }
+}
+
+/// A process of ours by name: its record and its log.
+pub(super) struct Service<'a> {
+    /// What it is called in messages and files.
+    pub(super) name: &'a str,
+    /// The folder of the place it belongs to.
+    pub(super) folder: &'a Path,
+}
+
+impl Service<'_> {
+    fn record(&self) -> PathBuf {
+        self.folder.join("pids").join(self.name)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log").join(format!("{}.log", self.name))
+    }
+
+    /// The process of the last start, if it still runs.
+    pub(super) fn running(&self) -> Option<Process> {
+        let text = fs::read_to_string(self.record()).ok()?;
+        let (pid, started) = text.trim().split_once(' ')?;
+        let process = Process { pid: pid.parse().ok()?, started: started.parse().ok()? };
+        process.alive().then_some(process)
+    }
+
+    /// An error with the end of its log when it does not run.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.running() {
+            Some(_) => Ok(()),
+            None => bail!("{} has ended. The end of {}:\n{}", self.name, self.log().display(), tail(&self.log())),
+        }
+    }
+
+    /// Starts `command` in `cgroup`, detached from this process, its output in the log.
+    pub(super) fn start(&self, command: &Command, cgroup: &Cgroup) -> Result<Process> {
+        for file in [self.record(), self.log()] {
+            fs::create_dir_all(file.parent().context("a file in a folder")?)?;
+        }
+        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut detached = Command::new("setsid");
+        detached.args(["sh", "-c", JOIN, "sh"]).args(cgroup.doors()).arg("--");
+        detached.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => detached.env(name, value),
+                None => detached.env_remove(name),
+            };
+        }
+        detached.current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
+        let child = detached
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", self.name))?;
+        let pid = i32::try_from(child.id())?;
+        let Some(process) = Process::running(pid) else {
+            bail!("{} ended at once. The end of {}:\n{}", self.name, self.log().display(), tail(&self.log()));
+        };
+        fs::write(self.record(), format!("{} {}\n", process.pid, process.started))?;
+        Ok(process)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_time_too() {
+        let own = Process::running(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(own.alive());
+        assert!(!Process { started: own.started + 1, ..own }.alive());
+    }
+
+    #[test]
+    fn a_finished_child_that_nobody_collected_is_not_alive() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let ended = || Ok(if Process::running(pid).is_none() { Look::Done(()) } else { Look::NotYet(String::new()) });
+        Progress::new().wait("the child's end", POLITE, ended).unwrap();
+        child.wait().unwrap();
+    }
+}

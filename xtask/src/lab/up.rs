@@ -1,0 +1,130 @@
+//! From nothing to a cluster whose nodes are registered.
+//!
+//! ```text
+//! certificates ─ network ─┬─ etcd, API server ───────────┬─ controllers, scheduler ─┬─ wait for both
+//!                         ├─ node1: containerd, images ──┼─ kubelet ────────────────┤
+//!                         └─ node2: containerd, images ──┴─ kubelet ────────────────┘
+//! ```
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::control_plane::ControlPlane;
+use super::description::{Description, Networks};
+use super::layout::{CP, LAN, Layout, NODES};
+use super::node::Node;
+use super::node_files::NodeFiles;
+use super::{down, network, pki};
+use crate::cache;
+use crate::progress::Progress;
+use crate::setup;
+
+/// Makes the laboratory, unless it is up already.
+pub(super) fn up(layout: &Layout, progress: &Progress) -> Result<Description> {
+    let parts = setup::parts(progress)?;
+    let labs = layout.state.parent().context("a folder in the cache")?;
+    fs::create_dir_all(labs).with_context(|| format!("creating {}", labs.display()))?;
+    let _lock = cache::lock(&layout.lock(), &format!("the laboratory {}", layout.name), progress)?;
+    if let Some(description) = Description::read(&layout.state)? {
+        let ended = ControlPlane::new(layout, &description.programs)?.ended();
+        if ended.is_empty() {
+            return complete(layout, &description.programs, progress);
+        }
+        progress.say(format!("{} has lost its control plane ({}): making it new", layout.name, ended.join(", ")));
+    }
+    down::clear(layout, progress)?;
+    let description = start(layout, &parts, progress).with_context(|| {
+        format!(
+            "the laboratory {} did not come up; logs: {}; `lab down` removes it",
+            layout.name,
+            layout.state.display()
+        )
+    })?;
+    progress.say(format!("the laboratory {} is up: {}", layout.name, layout.state.display()));
+    Ok(description)
+}
+
+/// Switches on what is off in a laboratory whose control plane runs.
+fn complete(layout: &Layout, programs: &Path, progress: &Progress) -> Result<Description> {
+    for place in NODES {
+        let node = Node::new(layout, place, programs);
+        if node.leader_pid().is_none() {
+            // Something may be left of it, if the leader alone was killed.
+            node.power_off(progress)?;
+            node.power_on(progress)?;
+        } else if !node.ended().is_empty() {
+            node.start_runtime(progress)?;
+        }
+    }
+    progress.say(format!("the laboratory {} is up already", layout.name));
+    Description::read(&layout.state)?.context("the laboratory went away while it was looked at")
+}
+
+/// The services that should run and do not.
+pub(super) fn ended(layout: &Layout, programs: &Path) -> Result<Vec<String>> {
+    let mut all: Vec<String> = ControlPlane::new(layout, programs)?.ended().into_iter().map(str::to_owned).collect();
+    for place in NODES {
+        let node = Node::new(layout, place, programs);
+        all.extend(node.ended().into_iter().map(|service| format!("{} on {}", service, place.name)));
+    }
+    Ok(all)
+}
+
+fn start(layout: &Layout, parts: &Path, progress: &Progress) -> Result<Description> {
+    fs::create_dir_all(&layout.state)?;
+    // Keys are in it.
+    fs::set_permissions(&layout.state, fs::Permissions::from_mode(0o700))?;
+    pki::create(&layout.pki()).context("making certificates")?;
+    network::create(layout)?;
+    progress.say("certificates and network: made");
+
+    let programs = parts.join("bin");
+    let control_plane = ControlPlane::new(layout, &programs)?;
+    let nodes = NODES.map(|place| Node::new(layout, place, &programs));
+    side_by_side(layout, parts, &control_plane, &nodes, progress)?;
+    control_plane.start_controllers()?;
+    for node in &nodes {
+        node.start_kubelet()?;
+    }
+    control_plane.wait_for_cluster(progress)?;
+
+    let description = Description {
+        name: layout.name.clone(),
+        kubeconfig: layout.kubeconfig(),
+        state_dir: layout.state.clone(),
+        programs: programs.clone(),
+        netns: Networks { cp: layout.netns(CP), lan: layout.netns(LAN) },
+        nodes: nodes.iter().map(Node::description).collect(),
+    };
+    description.write()?;
+    Ok(description)
+}
+
+/// What does not depend on each other: the API, and each node up to its container runtime with the images in it.
+fn side_by_side(
+    layout: &Layout,
+    parts: &Path,
+    control_plane: &ControlPlane<'_>,
+    nodes: &[Node],
+    progress: &Progress,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let mut tasks = vec![scope.spawn(|| control_plane.serve(progress))];
+        for (node, place) in nodes.iter().zip(NODES) {
+            tasks.push(scope.spawn(move || {
+                NodeFiles::new(layout, place).create(layout, place, parts)?;
+                node.boot()?;
+                node.start_containerd(progress)?;
+                for image in ["pause.tar", "busybox.tar"] {
+                    node.load_image(&parts.join("images").join(image))?;
+                }
+                progress.say(format!("{}: container runtime and images ready", node.name()));
+                Ok(())
+            }));
+        }
+        tasks.into_iter().try_for_each(|task| task.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}

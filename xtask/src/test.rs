@@ -1,0 +1,218 @@
+//! `cargo xtask test`: every suite, set-up included.
+//!
+//! ```text
+//! style    formatting, lints
+//! ebpf     the committed object is what its source compiles to
+//! unit     everything that needs neither root nor a cluster
+//! kernel   links, routes and the guard in network namespaces of this kernel
+//! lab      the laboratory itself
+//! cluster  holdfast on the laboratory's cluster
+//! vm       the guard on Debian's other kernels; minutes, so only if asked for
+//! ```
+//!
+//! The last line counts what the suites reported. A suite that could not run counts as a failure.
+
+mod suite;
+
+use std::ops::Add;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::build_ebpf::{self, Verdict};
+use crate::cluster::Cluster;
+use crate::lab::Lab;
+use crate::progress::Progress;
+use crate::{deploy, setup, vm};
+use suite::{Tally, cargo};
+
+/// Options of `cargo xtask test`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Only these suites
+    #[arg(value_enum)]
+    suites: Vec<Suite>,
+    /// The laboratory's name
+    #[arg(long, default_value = "test")]
+    name: String,
+    /// Leave the cluster up
+    #[arg(long)]
+    keep: bool,
+    /// The guard on Debian's kernels too, in virtual machines: the oldest, the newest and some between
+    #[arg(long)]
+    vm: bool,
+    /// Of the kernels only these (6.1, say), whatever else Debian serves; again for more. Turns --vm on
+    #[arg(long = "kernel", value_name = "VERSION")]
+    kernels: Vec<String>,
+}
+
+/// The suites, in their order: the quick ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    Style,
+    Ebpf,
+    Unit,
+    Kernel,
+    Lab,
+    Cluster,
+    Vm,
+}
+
+impl Suite {
+    /// What runs if nothing is named.
+    const DEFAULT: [Self; 6] = [Self::Style, Self::Ebpf, Self::Unit, Self::Kernel, Self::Lab, Self::Cluster];
+
+    /// What these arguments ask for.
+    fn chosen(arguments: &Arguments) -> Vec<Self> {
+        let asked = arguments.vm || !arguments.kernels.is_empty();
+        let named: &[Self] = if arguments.suites.is_empty() { &Self::DEFAULT } else { &arguments.suites };
+        let vm = (asked && !named.contains(&Self::Vm)).then_some(Self::Vm);
+        named.iter().copied().chain(vm).collect()
+    }
+}
+
+/// Runs the suites. An error means that something failed, and everything that could run did.
+pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
+    setup::run(progress)?;
+    let mut total = Tally::default();
+    let mut summary = Vec::new();
+    for suite in Suite::chosen(arguments) {
+        progress.say(format!("suite {suite:?}"));
+        let tally = perform(suite, arguments, progress).unwrap_or_else(|error| {
+            eprintln!("error: suite {suite:?} could not run: {error:#}");
+            Tally { failed: 1, ..Tally::default() }
+        });
+        summary.push(format!("{suite:?}: {tally}"));
+        total += tally;
+    }
+    println!("\n{}\n{total}", summary.join("\n"));
+    if total.failed > 0 || total.passed == 0 {
+        bail!("not everything passed");
+    }
+    Ok(())
+}
+
+fn perform(suite: Suite, arguments: &Arguments, progress: &Progress) -> Result<Tally> {
+    match suite {
+        Suite::Style => {
+            let format = Tally::of_check("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
+            let lints = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"];
+            let checks = [
+                Tally::of_check("lints", &mut cargo(&lints))?,
+                Tally::of_check("formatting of the programs", &mut build_ebpf::format())?,
+                Tally::of_check("lints of the programs", &mut build_ebpf::lints(progress)?)?,
+            ];
+            Ok(checks.into_iter().fold(format, Add::add))
+        }
+        Suite::Ebpf => {
+            let fresh = tempfile::tempdir()?;
+            match build_ebpf::check(fresh.path(), progress)? {
+                Verdict::Same => Ok(Tally { passed: 1, ..Tally::default() }),
+                Verdict::OtherToolchain => {
+                    let mut tests =
+                        cargo(&["test", "--package", "holdfast-tests", "--features", "netns", "--test", "datapath"]);
+                    Tally::of_tests(tests.env("HOLDFAST_BPF_OBJECT", fresh.path().join("holdfast.bpf.o")))
+                }
+            }
+        }
+        Suite::Unit => Tally::of_tests(&mut cargo(&["test", "--workspace", "--no-fail-fast"])),
+        Suite::Kernel => Tally::of_tests(&mut cargo(&[
+            "test",
+            "--package",
+            "holdfast-tests",
+            "--features",
+            "netns",
+            "--no-fail-fast",
+        ])),
+        Suite::Lab => {
+            Tally::of_tests(&mut cargo(&["test", "--package", "xtask", "--features", "lab", "--test", "lab"]))
+        }
+        Suite::Cluster => cluster(arguments, progress),
+        Suite::Vm => kernels(arguments, progress),
+    }
+}
+
+/// Runs the guard's tests in virtual machines. A kernel that does not get to the end counts as a failure.
+fn kernels(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
+    let mut total = Tally::default();
+    vm::run(&arguments.kernels, progress, |kernel, console| {
+        let tally = match console {
+            Ok(text) => {
+                println!("{text}");
+                Tally::of_text(&text)?
+            }
+            Err(error) => {
+                eprintln!("error: {kernel}: {error:#}");
+                Tally { failed: 1, ..Tally::default() }
+            }
+        };
+        println!("{kernel}: {tally}");
+        total += tally;
+        Ok(())
+    })?;
+    Ok(total)
+}
+
+/// Brings a laboratory up, installs holdfast as a user would, and runs the suite on it.
+fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
+    Lab::remove(&arguments.name, progress)?;
+    let lab = Cluster::Lab(Lab::up(&arguments.name, progress)?);
+    // Short rests, so that tests of collection end soon.
+    let values = json!({"spiderpoolController": {"releasedRestSeconds": 5, "unlistedRestSeconds": 10}});
+    let tally = deploy::install(&lab, values, progress).and_then(|()| {
+        let tests = ["test", "--package", "holdfast-tests", "--features", "cluster", "--test", "cluster"];
+        // They wait much more than they work.
+        Tally::of_tests(cargo(&tests).env("HOLDFAST_LAB_NAME", &arguments.name).env("RUST_TEST_THREADS", "6"))
+    });
+    if !arguments.keep
+        && let Cluster::Lab(lab) = lab
+    {
+        lab.down(progress)?;
+    }
+    tally
+}
+
+/// The cargo that runs us, so that the tests are built by the same toolchain.
+pub(crate) fn cargo_program() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Whether a line is a test runner's summary, and what it counts.
+fn parse_summary(line: &str) -> Result<Option<Tally>> {
+    let Some(counts) = line.strip_prefix("test result: ") else { return Ok(None) };
+    let number = |word: &str| -> Result<usize> {
+        let part = counts.split([';', '.']).map(str::trim).find_map(|part| part.strip_suffix(word));
+        part.and_then(|number| number.trim().parse().ok()).with_context(|| format!("no count of {word} in {line:?}"))
+    };
+    Ok(Some(Tally { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_are_named_are_asked_for() {
+        let chosen = |line: &[&str]| {
+            #[derive(clap::Parser)]
+            struct Line {
+                #[command(flatten)]
+                arguments: Arguments,
+            }
+            Suite::chosen(&<Line as clap::Parser>::parse_from([&["test"], line].concat()).arguments)
+        };
+        assert_eq!(chosen(&[]), Suite::DEFAULT);
+        assert_eq!(chosen(&["unit", "--vm"]), [Suite::Unit, Suite::Vm]);
+        assert_eq!(chosen(&["vm", "--kernel", "6.1"]), [Suite::Vm]);
+    }
+
+    #[test]
+    fn summaries_are_counted() {
+        let line = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.10s";
+        assert_eq!(parse_summary(line).unwrap(), Some(Tally { passed: 12, failed: 1, skipped: 2 }));
+        assert_eq!(parse_summary("running 3 tests").unwrap(), None);
+        assert!(parse_summary("test result: strange").is_err());
+    }
+}
