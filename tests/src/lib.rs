@@ -1,0 +1,7 @@
+//! What the tests have in common. One module for each layer; the tests themselves are in `tests/`.
+
+pub mod frames;
+pub mod guarded;
+pub mod netns;
+pub mod programs;
+pub mod wire;

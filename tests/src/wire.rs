@@ -1,0 +1,84 @@
+//! Sending and hearing frames on an interface.
+
+use std::{
+    net::Ipv4Addr,
+    os::fd::{AsRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendto, socket},
+};
+
+use crate::{frames::Mac, netns::Host};
+
+/// How long a frame may take through a bridge of one machine, however busy.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// One end of a wire: an interface of a host, as frames see it.
+pub struct Wire {
+    socket: OwnedFd,
+    address: LinkAddr,
+}
+
+impl Wire {
+    /// Opens an interface of the host.
+    pub fn open(host: &Host, interface: &str) -> Result<Self> {
+        host.run(|| {
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+            let address = getifaddrs()?
+                .filter(|entry| entry.interface_name == interface)
+                .find_map(|entry| entry.address?.as_link_addr().copied())
+                .with_context(|| format!("no interface {interface}"))?;
+            Ok(Self { socket, address })
+        })?
+    }
+
+    /// The interface's MAC.
+    pub fn mac(&self) -> Mac {
+        self.address.addr().unwrap_or_default()
+    }
+
+    /// Puts a frame on the wire.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        match sendto(self.socket.as_raw_fd(), frame, &self.address, MsgFlags::empty()) {
+            // A guard on this very interface has dropped it.
+            Ok(_) | Err(Errno::ENOBUFS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Everything heard up to and including the first frame that `last` recognizes.
+    pub fn hear_until(&self, last: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>> {
+        let deadline = Instant::now() + LIMIT;
+        let mut heard = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&self.socket), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::try_from(left)?)? == 0 {
+                bail!("the frame waited for was not heard within {LIMIT:?}; heard {} others", heard.len());
+            }
+            let mut buffer = vec![0; 2048];
+            let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            buffer.truncate(length);
+            heard.push(buffer);
+            if heard.last().is_some_and(|frame| last(frame)) {
+                return Ok(heard);
+            }
+        }
+    }
+}
+
+/// Whether a frame has the text in it.
+pub fn has(frame: &[u8], text: &str) -> bool {
+    frame.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// Whether the frame has the address in it.
+pub fn names(frame: &[u8], address: Ipv4Addr) -> bool {
+    frame.windows(4).any(|window| window == address.octets())
+}

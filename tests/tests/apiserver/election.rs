@@ -1,0 +1,68 @@
+//! Who leads.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use holdfast_agent::controller::Settings;
+use holdfast_api::store::{Permit, StoreError};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+
+use crate::world::{SOON, World, settings, wait};
+
+async fn leader(world: &World) -> Result<Option<String>> {
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), &world.name);
+    let lease = leases.get_opt("holdfast-controller").await?;
+    Ok(lease.and_then(|lease| lease.spec?.holder_identity))
+}
+
+async fn leads(world: &World, wanted: &str) -> Result<Duration> {
+    let look = || async {
+        let holder = leader(world).await?;
+        Ok((holder.as_deref() == Some(wanted), holder))
+    };
+    wait(&format!("{wanted:?} to lead"), SOON, look).await
+}
+
+fn named(identity: &str) -> Settings {
+    Settings { identity: identity.to_owned(), ..settings() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_takes_over_within_seconds() -> Result<()> {
+    let world = World::new("election", 40).await?;
+    let one = world.lead(named("one"));
+    leads(&world, "one").await?;
+    let two = world.lead(named("two"));
+    drop(one);
+    let after_death = leads(&world, "two").await?;
+    let three = world.lead(named("three"));
+    // Time to look once, or it could not know that the lease was given back.
+    tokio::time::sleep(settings().terms.retry).await;
+    two.stop().await;
+    let after_stop = leads(&world, "three").await?;
+    println!(
+        "a lease of {:?}: taken {after_death:?} after a death, {after_stop:?} after a stop",
+        settings().terms.duration
+    );
+    assert!(after_stop < settings().terms.duration);
+    three.stop().await;
+    assert_eq!(leader(&world).await?.as_deref(), Some(""));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_lead_writes_nothing() -> Result<()> {
+    let world = World::new("permit", 41).await?;
+    let permit = Permit::none();
+    let store = world.store.clone().with_permit(permit.clone());
+    let (address, pod) = (world.address(1), world.pod_name("a"));
+    let refused = store.take(address, &world.name, &pod).await;
+    assert!(matches!(refused, Err(StoreError::NotLeading { .. })), "{refused:?}");
+    permit.grant(std::time::Instant::now() + Duration::from_secs(60));
+    store.take(address, &world.name, &pod).await?;
+    permit.revoke();
+    assert!(store.mark_released(address, &pod).await.is_err());
+    assert_eq!(world.held().await?.len(), 1);
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The agent dies, or is away: running pods notice nothing, starting pods wait for it.
+
+use anyhow::{Context, Result, ensure};
+use xtask::deploy;
+use xtask::progress::Look;
+
+use crate::sandbox::{Sandbox, conf};
+use crate::stage::{Holder, Stage, is_ready, same};
+use crate::traffic::Pings;
+use crate::{agents, manifest, sandbox, traffic};
+
+#[test]
+fn a_killed_agent_costs_no_packet() -> Result<()> {
+    let stage = Stage::alone("killed", 10)?;
+    let world = stage.world;
+    stage.apply(manifest::stateful_set("web", 2))?;
+    let holders = [stage.ready("web-0")?, stage.ready("web-1")?];
+    let addresses = holders.iter().flat_map(Holder::addresses);
+    let pings = addresses.map(|address| Pings::from_lan(world, address)).collect::<Result<Vec<_>>>()?;
+    let mut restarts = Vec::new();
+    for node in world.cluster.nodes()? {
+        let (container, count) = agents::container(world, &node)?;
+        sandbox::kill_container(&container)?;
+        restarts.push((node, container, count));
+    }
+    for (node, container, count) in restarts {
+        world
+            .wait(&format!("the agent on {node} to be back"), 60, || {
+                // No agent is ready for a moment.
+                let now = agents::container(world, &node).ok().filter(|(now, _)| *now != container);
+                Ok(now.map_or_else(|| Look::NotYet("it is not".into()), Look::Done))
+            })
+            .and_then(|now| {
+                ensure!(now.1 > count, "{node}: restartCount is {} after {count}", now.1);
+                Ok(())
+            })?;
+    }
+    for pings in pings {
+        pings.all_answered(50)?;
+    }
+    for (name, before) in ["web-0", "web-1"].into_iter().zip(&holders) {
+        same("the holder", &stage.holder(name)?, before)?;
+    }
+    // The next DEL and ADD, on links that an agent before made.
+    stage.kubectl(&["delete", "pod", "web-0", "web-1", "--wait=false"])?;
+    for (name, before) in ["web-0", "web-1"].into_iter().zip(&holders) {
+        let after = stage.ready_as(name, |now| now.uid != before.uid)?;
+        before.sticks(&after)?;
+        traffic::reaches(world, &after)?;
+    }
+    stage.finish()
+}
+
+#[test]
+fn without_an_agent_pods_wait_for_it() -> Result<()> {
+    let stage = Stage::alone("away", 10)?;
+    let world = stage.world;
+    stage.apply(manifest::stateful_set("web", 1))?;
+    let running = stage.ready("web-0")?;
+    let pings = Pings::from_lan(world, running.addresses()[0])?;
+    let by_hand = stage.pod_without_network("hand")?;
+
+    let away = agents::remove(world)?;
+    let sandbox = Sandbox::new(world, &by_hand, "while-away")?;
+    let answer = sandbox.call("ADD", &conf("1.0.0"))?;
+    let sentence = answer.error(11)?;
+    ensure!(sentence.contains("agent does not answer") && sentence.contains("try again"), "unclear: {sentence}");
+    let delegate = sandbox.call_plugin(
+        "spiderpool",
+        "ADD",
+        br#"{"cniVersion":"1.0.0","name":"n","type":"bridge","ipam":{"type":"spiderpool"}}"#,
+    )?;
+    delegate.error(11)?;
+    stage.apply(manifest::pod("waiting"))?;
+    stage.event("waiting", &["holdfast agent does not answer"])?;
+    ensure!(!is_ready(&stage.pod("waiting")?.context("the pod is there")?), "the pod runs without an address");
+    drop(away);
+
+    deploy::wait_ready(&world.cluster, &world.progress)?;
+    let holder = stage.ready("waiting")?;
+    traffic::reaches(world, &holder)?;
+    sandbox.call("ADD", &conf("1.0.0"))?.result()?;
+    sandbox.call("DEL", &conf("1.0.0"))?.result()?;
+    pings.all_answered(50)?;
+    same("the holder", &stage.holder("web-0")?, &running)?;
+    stage.finish()
+}

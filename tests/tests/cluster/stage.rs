@@ -1,0 +1,293 @@
+//! One test's part of the cluster: a namespace and two pools whose addresses no other test has.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::{Value, json};
+use xtask::progress::Look;
+
+use crate::manifest;
+use crate::world::{LABEL, Turn, World};
+
+/// How long anything may take that has no limit of its own.
+pub(crate) const LIMIT: u64 = 60;
+
+/// Numbers the tests; each has the addresses 172.22.(100+N).* and `fd00:22::1NN:*`.
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+pub(crate) struct Stage {
+    pub(crate) world: &'static World,
+    pub(crate) namespace: String,
+    pub(crate) pool4: String,
+    pub(crate) pool6: String,
+    number: u16,
+    done: bool,
+    _turn: Turn,
+}
+
+/// Who holds a pod's addresses, as the endpoint has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) ipv4: String,
+    pub(crate) ipv6: String,
+    pub(crate) uid: String,
+    pub(crate) container: String,
+    pub(crate) node: String,
+    pub(crate) generation: u64,
+}
+
+impl Stage {
+    /// A stage beside other tests, with room for `size` addresses of each family.
+    pub(crate) fn new(name: &str, size: u16) -> Result<Self> {
+        let world = World::get()?;
+        Self::set_up(world, name, size, world.shared())
+    }
+
+    /// A stage for a test that disturbs others: none runs meanwhile.
+    pub(crate) fn alone(name: &str, size: u16) -> Result<Self> {
+        let world = World::get()?;
+        Self::set_up(world, name, size, world.alone())
+    }
+
+    fn set_up(world: &'static World, name: &str, size: u16, turn: Turn) -> Result<Self> {
+        let namespace = format!("t-{name}");
+        let (pool4, pool6) = (format!("{namespace}-v4"), format!("{namespace}-v6"));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let stage = Self { world, namespace, pool4, pool6, number, done: false, _turn: turn };
+        stage.make(size).context("setting the stage")?;
+        Ok(stage)
+    }
+
+    fn make(&self, size: u16) -> Result<()> {
+        let (net4, net6) = (100 + self.number, 100 + self.number);
+        ensure!(net4 < 256, "there are no addresses for more tests");
+        let range4 = format!("172.22.{net4}.1-172.22.{net4}.{size}");
+        let range6 = format!("fd00:22::{net6}:1-fd00:22::{net6}:{size:x}");
+        let mut items = vec![
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "annotations": {
+                "ipam.spidernet.io/default-ipv4-ippool": json!([self.pool4]).to_string(),
+                "ipam.spidernet.io/default-ipv6-ippool": json!([self.pool6]).to_string(),
+            }}}),
+            manifest::pool(&self.pool4, "172.22.0.0/16", "172.22.0.1", &range4),
+            manifest::pool(&self.pool6, "fd00:22::/64", "fd00:22::1", &range6),
+        ];
+        for item in &mut items {
+            item["metadata"]["labels"] = json!({LABEL: self.namespace});
+        }
+        self.world.cluster.apply(&manifest::list(&items).to_string())?;
+        Ok(())
+    }
+
+    /// Applies a manifest in the stage's namespace.
+    pub(crate) fn apply(&self, mut object: Value) -> Result<()> {
+        object["metadata"]["namespace"] = json!(self.namespace);
+        self.world.cluster.apply(&object.to_string()).map(drop)
+    }
+
+    /// kubectl in the stage's namespace.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.world.cluster.run(&[&["-n", &self.namespace], arguments].concat())
+    }
+
+    /// Looks until there is something.
+    pub(crate) fn wait<T>(&self, what: &str, seconds: u64, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+        self.world.wait(what, seconds, look)
+    }
+
+    pub(crate) fn pod(&self, name: &str) -> Result<Option<Value>> {
+        self.world.api.get(&format!("/api/v1/namespaces/{}/pods", self.namespace), name)
+    }
+
+    pub(crate) fn pods(&self, app: &str) -> Result<Vec<Value>> {
+        self.world.api.list(&format!("/api/v1/namespaces/{}/pods", self.namespace), &format!("app={app}"))
+    }
+
+    pub(crate) fn endpoint(&self, name: &str) -> Result<Option<Value>> {
+        self.world.api.get(&self.endpoints_path(), name)
+    }
+
+    pub(crate) fn endpoints(&self) -> Result<Vec<Value>> {
+        self.world.api.list(&self.endpoints_path(), "")
+    }
+
+    fn endpoints_path(&self) -> String {
+        format!("/apis/spiderpool.spidernet.io/v2beta1/namespaces/{}/spiderendpoints", self.namespace)
+    }
+
+    pub(crate) fn pool(&self, name: &str) -> Result<Value> {
+        let pool = self.world.api.get("/apis/spiderpool.spidernet.io/v2beta1/spiderippools", name)?;
+        pool.with_context(|| format!("there is no pool {name}"))
+    }
+
+    /// The claims of the stage's addresses, in use or resting.
+    pub(crate) fn claims(&self) -> Result<Vec<Value>> {
+        let pools = format!("holdfast.io/pool in ({},{})", self.pool4, self.pool6);
+        self.world.api.list("/apis/holdfast.io/v1alpha1/ipclaims", &pools)
+    }
+
+    /// The holder of a pod's addresses, whether or not the pod is well.
+    pub(crate) fn holder(&self, pod: &str) -> Result<Holder> {
+        let endpoint = self.endpoint(pod)?.with_context(|| format!("{pod} has no endpoint"))?;
+        Holder::of(&endpoint).with_context(|| format!("nobody holds the endpoint {endpoint}"))
+    }
+
+    /// Waits until the pod is Ready and `accept` takes its holder.
+    pub(crate) fn ready_as(&self, name: &str, accept: impl Fn(&Holder) -> bool) -> Result<Holder> {
+        self.wait(&format!("pod {}/{name}", self.namespace), LIMIT, || {
+            let Some(pod) = self.pod(name)? else { return Ok(Look::NotYet("it is not there".into())) };
+            if !is_ready(&pod) {
+                return Ok(Look::NotYet(format!("it is not Ready: {}", pod["status"]["phase"])));
+            }
+            let holder = self.endpoint(name)?.as_ref().and_then(Holder::of);
+            let holder = holder.filter(|holder| pod["metadata"]["uid"] == holder.uid.as_str() && accept(holder));
+            Ok(holder.map_or_else(|| Look::NotYet("the endpoint does not name the holder".into()), Look::Done))
+        })
+    }
+
+    pub(crate) fn ready(&self, name: &str) -> Result<Holder> {
+        self.ready_as(name, |_| true)
+    }
+
+    /// Applies a StatefulSet of one pod whose addresses only the test uses; gives its pod.
+    pub(crate) fn pod_without_network(&self, set: &str) -> Result<Value> {
+        self.apply(manifest::without_network(set, 1))?;
+        self.running(&format!("{set}-0"), "")
+    }
+
+    /// Waits until a pod other than the one with UID `before` runs; gives it.
+    pub(crate) fn running(&self, name: &str, before: &str) -> Result<Value> {
+        self.wait(&format!("pod {}/{name}", self.namespace), LIMIT, || {
+            let pod = self.pod(name)?.filter(|pod| is_ready(pod) && pod["metadata"]["uid"] != before);
+            Ok(pod.map_or_else(|| Look::NotYet("it does not run".into()), Look::Done))
+        })
+    }
+
+    /// Waits until a pool's status shows what `accept` wants to see: addresses and their records.
+    pub(crate) fn pool_shows<T>(
+        &self,
+        pool: &str,
+        accept: impl Fn(&BTreeMap<String, Value>) -> Option<T>,
+    ) -> Result<T> {
+        self.wait(&format!("the view of pool {pool}"), 10, || {
+            let status = self.pool(pool)?["status"].take();
+            let shown: BTreeMap<String, Value> = match status["allocatedIPs"].as_str() {
+                Some(text) => serde_json::from_str(text)?,
+                None => BTreeMap::new(),
+            };
+            let counted = status["allocatedIPCount"].as_u64() == Some(shown.len() as u64);
+            let found = accept(&shown).filter(|_| counted);
+            Ok(found.map_or_else(|| Look::NotYet(format!("it shows {status}")), Look::Done))
+        })
+    }
+
+    /// Waits until an event of the pod has all of `words`; gives its text.
+    pub(crate) fn event(&self, pod: &str, words: &[&str]) -> Result<String> {
+        self.wait(&format!("an event of {}/{pod} with {words:?}", self.namespace), LIMIT, || {
+            let events = self.world.api.list(&format!("/api/v1/namespaces/{}/events", self.namespace), "")?;
+            let of_pod = events.iter().filter(|event| event["involvedObject"]["name"] == pod);
+            let texts: Vec<&str> = of_pod.filter_map(|event| event["message"].as_str()).collect();
+            let found = texts.iter().find(|text| words.iter().all(|word| text.contains(word)));
+            Ok(found.map_or_else(|| Look::NotYet(format!("{texts:?}")), |text| Look::Done((*text).to_owned())))
+        })
+    }
+
+    /// Takes the stage down and sees to it that nothing of it stays in use.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.done = true;
+        self.take_down()
+    }
+
+    fn take_down(&self) -> Result<()> {
+        let kinds = "statefulsets,deployments,jobs,pods";
+        self.kubectl(&["delete", kinds, "--all", "--wait=false"])?;
+        let freed = self.wait(&format!("the addresses of {} to be free", self.namespace), 30, || {
+            let endpoints: Vec<_> = self.endpoints()?.iter().map(|it| it["metadata"]["name"].clone()).collect();
+            let held = |claim: &&Value| claim["spec"]["state"] == "held";
+            let claims: Vec<_> = self.claims()?.iter().filter(held).map(|it| it["spec"].clone()).collect();
+            let left = format!("endpoints {endpoints:?}, claims {claims:?}");
+            Ok(if endpoints.is_empty() && claims.is_empty() { Look::Done(()) } else { Look::NotYet(left) })
+        });
+        let label = format!("{LABEL}={}", self.namespace);
+        let cluster = &self.world.cluster;
+        freed.and(cluster.run(&["delete", "namespaces,spiderippools", "-l", &label, "--wait=false"]).map(drop))
+    }
+
+    /// What somebody who looks into a failure wants to see.
+    fn describe(&self) {
+        for arguments in [
+            &["get", "pods,se", "-o", "wide"][..],
+            &[
+                "get",
+                "events",
+                "--sort-by=.lastTimestamp",
+                "-o",
+                "custom-columns=AT:.lastTimestamp,OF:.involvedObject.name,WHAT:.message",
+            ],
+        ] {
+            eprintln!("{}", self.kubectl(arguments).unwrap_or_else(|error| format!("{error:#}")));
+        }
+        crate::agents::show_logs(self.world, &self.namespace);
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        self.describe();
+        if let Err(error) = self.take_down() {
+            eprintln!("after the failure: {error:#}");
+        }
+    }
+}
+
+impl Holder {
+    fn of(endpoint: &Value) -> Option<Self> {
+        let current = &endpoint["status"]["current"];
+        let ip = &current["ips"][0];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Some(Self {
+            ipv4: text(&ip["ipv4"]),
+            ipv6: text(&ip["ipv6"]),
+            uid: text(&current["uid"]),
+            container: current["containerID"].as_str()?.to_owned(),
+            node: text(&current["node"]),
+            generation: current["generation"].as_u64()?,
+        })
+    }
+
+    /// The addresses without their prefix lengths.
+    pub(crate) fn addresses(&self) -> [&str; 2] {
+        [&self.ipv4, &self.ipv6].map(|text| text.split('/').next().unwrap_or_default())
+    }
+
+    /// An error unless `later` has the same addresses in another container.
+    pub(crate) fn sticks(&self, later: &Self) -> Result<()> {
+        ensure!((&self.ipv4, &self.ipv6) == (&later.ipv4, &later.ipv6), "the addresses changed: {self:?} → {later:?}");
+        ensure!(self.container != later.container, "the container is the same: {later:?}");
+        ensure!(self.generation < later.generation, "the generation did not grow: {self:?} → {later:?}");
+        Ok(())
+    }
+}
+
+/// Whether a pod is Ready and not on its way out.
+pub(crate) fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut ready = conditions.filter(|condition| condition["type"] == "Ready");
+    ready.any(|condition| condition["status"] == "True") && pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// A text of an object that has to be there.
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> Result<&'a str> {
+    object.pointer(pointer).and_then(Value::as_str).ok_or_else(|| anyhow!("{pointer} is missing in {object}"))
+}
+
+/// An error unless two things are equal.
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, should: &T) -> Result<()> {
+    if is != should {
+        bail!("{what}: is {is:?}, should be {should:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Every CNI version that the plugin speaks, verb by verb, by hand on a node.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::sandbox::{Sandbox, conf};
+use crate::stage::{Holder, Stage, same};
+use crate::traffic;
+
+const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// What the answer to ADD has to say in its version.
+fn answer_fits(version: &str, answer: &Value, holder: &Holder) -> Result<()> {
+    same("cniVersion", &answer["cniVersion"], &json!(version))?;
+    let old = version.starts_with("0.");
+    for (ip, (address, family)) in
+        [0, 1].map(|index| &answer["ips"][index]).into_iter().zip([(&holder.ipv4, "4"), (&holder.ipv6, "6")])
+    {
+        same("address", &ip["address"], &json!(address))?;
+        same("version of an address", &ip["version"], &if old { json!(family) } else { Value::Null })?;
+    }
+    let inside = answer["interfaces"].as_array().into_iter().flatten().find(|it| it["sandbox"].is_string());
+    let inside = inside.context("the answer names no interface inside")?;
+    same("name", &inside["name"], &json!("eth0"))?;
+    ensure!(inside["mac"].is_string(), "the interface has no mac: {inside}");
+    ensure!(inside["mtu"].is_number() == (version == "1.1.0"), "the mtu came with 1.1.0: {inside}");
+    let routes = answer["routes"].as_array().context("the answer has routes")?;
+    for dst in ["0.0.0.0/0", "::/0"] {
+        ensure!(routes.iter().any(|route| route["dst"] == dst), "no route to {dst}: {answer}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_version_adds_checks_and_deletes() -> Result<()> {
+    let stage = Stage::new("versions", 5)?;
+    let pod = stage.pod_without_network("web")?;
+    let mut before: Option<Holder> = None;
+    for version in VERSIONS {
+        let sandbox = Sandbox::new(stage.world, &pod, &format!("version-{version}"))?;
+        let mut conf = conf(version);
+        let answer = sandbox.call("ADD", &conf)?.result()?;
+        let holder = stage.holder("web-0")?;
+        answer_fits(version, &answer, &holder)?;
+        traffic::reaches(stage.world, &holder)?;
+        same("a repeated ADD", &sandbox.call("ADD", &conf)?.result()?, &answer)?;
+        same("the holder after a repeated ADD", &stage.holder("web-0")?, &holder)?;
+        if let Some(before) = before.replace(holder.clone()) {
+            before.sticks(&holder)?;
+        }
+        conf["prevResult"] = answer;
+        let check = sandbox.call("CHECK", &conf)?;
+        if version == "0.3.1" {
+            check.error(1)?;
+        } else {
+            check.result()?;
+            sandbox.run(&["ip", "addr", "del", &holder.ipv4, "dev", "eth0"])?;
+            ensure!(!sandbox.call("CHECK", &conf)?.ok, "CHECK does not see that the address is gone");
+        }
+        sandbox.call("DEL", &conf)?.result()?;
+        ensure!(sandbox.run(&["ip", "link", "show", "eth0"]).is_err(), "DEL left the interface");
+    }
+    stage.finish()
+}
+
+#[test]
+fn status_and_gc_came_with_1_1_0() -> Result<()> {
+    let stage = Stage::alone("verbs", 5)?;
+    let pod = stage.pod_without_network("web")?;
+    let kept = Sandbox::new(stage.world, &pod, "kept-by-gc")?;
+    let newest = conf("1.1.0");
+    let versions = kept.call("VERSION", &json!({"cniVersion": "1.0.0"}))?.result()?;
+    same("supportedVersions", &versions["supportedVersions"], &json!(VERSIONS))?;
+    kept.call("STATUS", &newest)?.result()?;
+    for verb in ["STATUS", "GC"] {
+        kept.call(verb, &conf("1.0.0"))?.error(1)?;
+    }
+    kept.call("GC", &newest)?.error(7)?;
+
+    // A sandbox that the runtime forgot, and a newer one that it knows. GC looks at other tests' sandboxes too: nobody else
+    // is here.
+    let forgotten = Sandbox::new(stage.world, &pod, "forgotten")?;
+    forgotten.call("ADD", &newest)?.result()?;
+    kept.call("ADD", &newest)?.result()?;
+    let holder = stage.holder("web-0")?;
+    let mut gc = newest.clone();
+    // One network's list: a container of another network that is missing in it, and live, has to stay.
+    gc["cni.dev/valid-attachments"] = json!([]);
+    kept.call("GC", &gc)?.result()?;
+    ensure!(forgotten.run(&["ip", "link", "show", "eth0"]).is_err(), "GC left the interface of the forgotten sandbox");
+    same("the holder after GC", &stage.holder("web-0")?, &holder)?;
+    traffic::reaches(stage.world, &holder)?;
+    kept.call("DEL", &newest)?.result()?;
+    stage.finish()
+}

@@ -1,0 +1,89 @@
+//! The cluster that all tests share.
+
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use xtask::cluster::Cluster;
+use xtask::lab::Lab;
+use xtask::progress::{Look, Progress};
+
+use crate::api::Api;
+
+/// What namespaces and pools of tests carry.
+pub(crate) const LABEL: &str = "holdfast.io/test";
+
+const NAME: &str = "HOLDFAST_LAB_NAME";
+
+/// The laboratory, with holdfast installed.
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) api: Api,
+    pub(crate) progress: Progress,
+    turns: RwLock<()>,
+}
+
+/// A test's turn, for as long as it is kept.
+pub(crate) enum Turn {
+    /// Beside others.
+    Shared { _lock: RwLockReadGuard<'static, ()> },
+    /// With nobody else.
+    Alone { _lock: RwLockWriteGuard<'static, ()> },
+}
+
+impl World {
+    /// The world; an error says what to run first.
+    pub(crate) fn get() -> Result<&'static Self> {
+        static WORLD: OnceLock<Result<World, String>> = OnceLock::new();
+        let world = WORLD.get_or_init(|| Self::enter().map_err(|error| format!("{error:#}")));
+        world.as_ref().map_err(|error| anyhow!("{error}"))
+    }
+
+    fn enter() -> Result<Self> {
+        let name = std::env::var(NAME).with_context(|| {
+            format!(
+                "{NAME} names no laboratory to test on: run `cargo xtask test cluster`, or `cargo xtask lab up` and \
+                 `cargo xtask lab install`, then these tests with {NAME}=lab"
+            )
+        })?;
+        let lab = Lab::load(&name)?;
+        let api = Api::start(lab.description())?;
+        let world = Self { cluster: Cluster::Lab(lab), api, progress: Progress::new(), turns: RwLock::new(()) };
+        world.clear().context("removing what an earlier run of the tests left")?;
+        Ok(world)
+    }
+
+    pub(crate) fn lab(&self) -> &Lab {
+        match &self.cluster {
+            Cluster::Lab(lab) => lab,
+            _ => unreachable!("the world is made of a laboratory"),
+        }
+    }
+
+    pub(crate) fn shared(&'static self) -> Turn {
+        Turn::Shared { _lock: self.turns.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    pub(crate) fn alone(&'static self) -> Turn {
+        Turn::Alone { _lock: self.turns.write().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Looks until there is something.
+    pub(crate) fn wait<T>(&self, what: &str, seconds: u64, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+        self.progress.wait(what, Duration::from_secs(seconds), look)
+    }
+
+    /// A run that was killed cleaned nothing up; its addresses are in the way of this one.
+    fn clear(&self) -> Result<()> {
+        self.cluster.run(&["delete", "namespaces,spiderippools", "-l", LABEL])?;
+        self.wait("the addresses of an earlier run to be free", 60, || {
+            let left = self.api.list("/apis/holdfast.io/v1alpha1/ipclaims", "")?;
+            let left =
+                left.iter().filter(|claim| claim["spec"]["pool"].as_str().is_some_and(|pool| pool.starts_with("t-")));
+            Ok(match left.count() {
+                0 => Look::Done(()),
+                count => Look::NotYet(format!("{count} are claimed")),
+            })
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Agents come and go; the guard stays.
+
+use std::{fs, net::Ipv4Addr, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use holdfast_abi::{LAYOUT_VERSION, META_LAYOUT};
+use holdfast_agent::datapath::{Datapath, DatapathError, EventKind, Mode};
+use holdfast_tests::{
+    frames,
+    guarded::{Node, binding},
+    netns::within,
+};
+
+const MINE: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
+const NEIGHBOURS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 3);
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn goes_on(node: &Node) -> Result<()> {
+    let (guard, events) = node.open()?;
+    guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
+    let pod = node.pod("a")?;
+    node.guard(&guard, &pod, Mode::Enforce)?;
+    guard.bind(&binding(&pod, MINE, 1))?;
+    let (bindings, links) = (guard.bindings()?, guard.links()?);
+    let good = [frames::ipv4(pod.wire.mac(), MINE, "hello")];
+    let bad = [frames::ipv4(pod.wire.mac(), NEIGHBOURS, "hello")];
+    drop((guard, events));
+
+    node.passes(&pod, &good).context("without an agent")?;
+    node.stops(&pod, &bad).context("without an agent")?;
+
+    let (guard, mut events) = node.open()?;
+    ensure!((guard.bindings()?, guard.links()?) == (bindings, links), "all of it was adopted");
+    ensure!(events.wait()?.kind == EventKind::Foreign, "what was seen meanwhile is heard of now");
+    node.passes(&pod, &good).context("with the next agent")?;
+    node.stops(&pod, &bad).context("with the next agent")?;
+    node.guard(&guard, &pod, Mode::Enforce).context("attaching once more")?;
+    guard.unbind(pod.link, MINE.into())?;
+    node.stops(&pod, &good).context("the next agent's maps are those of the programs")
+}
+
+#[test]
+fn enforcement_goes_on_without_an_agent() -> Result<()> {
+    goes_on(&Node::new()?)
+}
+
+#[test]
+fn enforcement_goes_on_without_an_agent_with_clsact() -> Result<()> {
+    goes_on(&Node::with_clsact()?)
+}
+
+#[test]
+fn what_belongs_to_no_interface_is_removed_at_the_start() -> Result<()> {
+    let node = Node::new()?;
+    let (guard, events) = node.open()?;
+    let (gone, stays) = (node.pod("gone")?, node.pod("stays")?);
+    for pod in [&gone, &stays] {
+        node.guard(&guard, pod, Mode::Enforce)?;
+        guard.bind(&binding(pod, MINE, 1))?;
+    }
+    drop((guard, events));
+    node.host.ip("link del dev gone")?;
+    let (guard, _events) = node.open()?;
+    let links: Vec<_> = guard.links()?.into_iter().map(|link| link.link).collect();
+    ensure!(links == [stays.link], "{links:?}");
+    ensure!(guard.bindings()?.iter().all(|binding| binding.entry.link == stays.link), "{:?}", guard.bindings()?);
+    ensure!(!node.bpffs().join("links/gone:in").exists());
+    Ok(())
+}
+
+#[test]
+fn a_link_of_the_same_name_is_a_new_one() -> Result<()> {
+    let node = Node::new()?;
+    let (guard, _events) = node.open()?;
+    guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
+    let first = node.pod("a")?;
+    node.guard(&guard, &first, Mode::Enforce)?;
+    node.host.ip("link del dev a")?;
+    let second = node.pod("a")?;
+    ensure!(first.link != second.link);
+    node.guard(&guard, &second, Mode::Enforce)?;
+    node.stops(&second, &[frames::ipv4(second.wire.mac(), MINE, "hello")])?;
+    // The first one's end is late; it must not take the second one's guard off.
+    node.host.run(|| guard.detach_pod_link(first.link, &first.name))??;
+    node.stops(&second, &[frames::ipv4(second.wire.mac(), MINE, "hello")])
+}
+
+#[test]
+fn another_layout_is_refused() -> Result<()> {
+    let node = Node::new()?;
+    drop(node.open()?);
+    let meta = Map::from_map_data(MapData::from_pin(node.bpffs().join("maps/META"))?)?;
+    let mut meta: Array<MapData, u64> = meta.try_into()?;
+    meta.set(META_LAYOUT, u64::from(LAYOUT_VERSION) + 1, 0)?;
+    let error = node.host.run(|| Datapath::open(&node.config()))?.expect_err("another layout");
+    ensure!(matches!(error, DatapathError::Layout { .. }), "{error}");
+    ensure!(error.to_string().contains(&node.bpffs().display().to_string()), "{error}");
+    Ok(())
+}
+
+#[test]
+fn maps_that_a_crash_left_without_a_layout_are_made_anew() -> Result<()> {
+    let node = Node::new()?;
+    drop(node.open()?);
+    fs::remove_file(node.bpffs().join("maps/META"))?;
+    fs::remove_file(node.bpffs().join("links/sandbox_exit"))?;
+    node.open()?;
+    Ok(())
+}
+
+#[test]
+fn a_link_without_its_interface_is_refused() -> Result<()> {
+    let node = Node::new()?;
+    let (guard, _events) = node.open()?;
+    let pod = node.pod("a")?;
+    node.host.ip("link del dev a")?;
+    let error = node.guard(&guard, &pod, Mode::Enforce).expect_err("no interface");
+    ensure!(error.chain().any(|cause| cause.to_string().contains("there is no interface a")), "{error:#}");
+    ensure!(guard.links()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_sandbox_that_ends_is_reported_once() -> Result<()> {
+    let node = Node::new()?;
+    let (guard, mut events) = node.open()?;
+    ensure!(guard.watches_sandboxes());
+    let mut forgotten = Command::new("sleep").arg("1000").spawn()?;
+    let mut process = Command::new("sleep").arg("1000").spawn()?;
+    guard.watch_sandbox(forgotten.id(), 6)?;
+    guard.watch_sandbox(process.id(), 7)?;
+    guard.forget_sandbox(forgotten.id())?;
+    forgotten.kill()?;
+    forgotten.wait()?;
+    process.kill()?;
+    let seen = events.wait()?;
+    ensure!((seen.kind, seen.container_tag, seen.process) == (EventKind::SandboxExit, 7, process.id()), "{seen:?}");
+    process.wait()?;
+    // The event is sent just before the entry goes.
+    within(LIMIT, || {
+        ensure!(guard.sandboxes()?.is_empty());
+        Ok(())
+    })?;
+    // The next agent's program takes the place of this one's.
+    drop(guard);
+    let (guard, _) = node.open()?;
+    let mut process = Command::new("sleep").arg("1000").spawn()?;
+    guard.watch_sandbox(process.id(), 8)?;
+    process.kill()?;
+    process.wait()?;
+    ensure!(events.wait()?.container_tag == 8);
+    ensure!(events.try_next().is_none(), "reported once");
+    Ok(())
+}
