@@ -175,10 +175,8 @@ impl Ipam {
         lost: &mut HashSet<IpAddr>,
     ) -> Result<Option<Bound>, IpamError> {
         let kept = plan.keep(before, lost);
-        let missing: Vec<_> = plan.families().filter(|family| !kept.iter().any(|kept| kept.is(*family))).collect();
-        let taken =
-            futures::future::try_join_all(missing.into_iter().map(|family| self.allocate(plan, family))).await?;
-        let taken: Vec<_> = taken.into_iter().flatten().collect();
+        let missing = plan.families().filter(|family| !kept.iter().any(|kept| kept.is(*family)));
+        let taken = self.allocate_each(plan, missing).await?;
         if kept.is_empty() && taken.is_empty() {
             let request = plan.request;
             return Err(IpamError::NoDefault { pod: request.pod.clone(), interface: request.interface.clone() });

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use holdfast_api::{
     claim::{ClaimState, IPClaim},
     store::{Claimed, Finished},
@@ -19,6 +20,7 @@ use holdfast_core::{
 
 use super::{
     Ipam, IpamError,
+    error::Shortage,
     plan::{Assigned, Plan},
 };
 use crate::pools::KnownPool;
@@ -60,27 +62,49 @@ impl Recent {
 }
 
 impl Ipam {
+    /// A free address for each of `families`. Each is asked for to its end: no write is cut off half-way, and the error
+    /// names every family that has none left.
+    pub(super) async fn allocate_each(
+        &self,
+        plan: &Plan<'_>,
+        families: impl IntoIterator<Item = Family>,
+    ) -> Result<Vec<Assigned>, IpamError> {
+        let outcomes = join_all(families.into_iter().map(|family| self.allocate(plan, family))).await;
+        let (mut taken, mut shortages) = (Vec::new(), Vec::new());
+        for outcome in outcomes {
+            match outcome? {
+                Ok(assigned) => taken.extend(assigned),
+                Err(shortage) => shortages.push(shortage),
+            }
+        }
+        if shortages.is_empty() {
+            return Ok(taken);
+        }
+        let (pod, interface) = (plan.request.pod.clone(), plan.request.interface.clone());
+        Err(IpamError::Exhausted { pod, interface, shortages })
+    }
+
     /// A free address of `family` from the first of the plan's pools that has one. None: the plan leaves the family out.
-    pub(super) async fn allocate(&self, plan: &Plan<'_>, family: Family) -> Result<Option<Assigned>, IpamError> {
+    async fn allocate(
+        &self,
+        plan: &Plan<'_>,
+        family: Family,
+    ) -> Result<Result<Option<Assigned>, Shortage>, IpamError> {
         let candidates = plan.candidates(&self.pools, family)?;
         if let Some(address) = plan.fixed(family)
             && let Some(assigned) = self.take_fixed(plan, address, &candidates).await?
         {
-            return Ok(Some(assigned));
+            return Ok(Ok(Some(assigned)));
         }
         let mut exhausted = Vec::new();
         for known in candidates {
             let Ok(pool) = &known.parsed else { continue };
             match self.take_from(plan, &known, pool).await? {
-                Ok(address) => return Ok(Some(Assigned::new(pool.with_prefix(address), &known.name))),
+                Ok(address) => return Ok(Ok(Some(Assigned::new(pool.with_prefix(address), &known.name)))),
                 Err(holders) => exhausted.push(holders),
             }
         }
-        if exhausted.is_empty() {
-            return Ok(None);
-        }
-        let (pod, interface) = (plan.request.pod.clone(), plan.request.interface.clone());
-        Err(IpamError::Exhausted { pod, interface, family, pools: exhausted })
+        Ok(if exhausted.is_empty() { Ok(None) } else { Err(Shortage { family, pools: exhausted }) })
     }
 
     /// The address that the pod's author fixed for it. None: it is for another of the pod's interfaces.

@@ -1,6 +1,6 @@
 //! Why a pod has no address.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use holdfast_api::store::StoreError;
 use holdfast_core::{
@@ -9,6 +9,21 @@ use holdfast_core::{
 };
 
 use crate::{choice::ChoiceError, pools::NoPool};
+
+/// A family whose pools are used up.
+#[derive(Debug)]
+pub struct Shortage {
+    /// The family.
+    pub family: Family,
+    /// Each pool, its size and what holds it.
+    pub pools: Vec<String>,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no free {} address: {}", self.family, self.pools.join("; "))
+    }
+}
 
 /// Why an address could not be bound or unbound.
 #[derive(Debug, thiserror::Error)]
@@ -71,16 +86,14 @@ pub enum IpamError {
         interface: IfName,
     },
     /// Every address of every pool is in use.
-    #[error("pod {pod}, interface {interface}: no free {family} address: {}", .pools.join("; "))]
+    #[error("pod {pod}, interface {interface}: {}", .shortages.iter().map(Shortage::to_string).collect::<Vec<_>>().join("; "))]
     Exhausted {
         /// The pod's name.
         pod: PodName,
         /// The interface.
         interface: IfName,
-        /// The family.
-        family: Family,
-        /// Each pool, its size and what holds it.
-        pools: Vec<String>,
+        /// Each family that has no address left.
+        shortages: Vec<Shortage>,
     },
     /// The address that the pod's author fixed for its ordinal cannot be had.
     #[error("pod {pod}: the annotation ipam.spidernet.io/static-ips fixes {address} for it, but {why}")]

@@ -19,10 +19,9 @@ fn the_pod_says_what_holds_the_pool_and_gets_the_next_free_address() -> Result<(
     })?;
     let late = text(&late, "/metadata/name")?;
     let namespace = &stage.namespace;
-    stage.event(
-        late,
-        &["exhausted", &stage.pool4, "2 addresses", &format!("{namespace}/web-0"), &format!("{namespace}/web-1")],
-    )?;
+    let holders_named = [format!("{namespace}/web-0"), format!("{namespace}/web-1")];
+    let [first, second] = &holders_named;
+    stage.event(late, &["exhausted", &stage.pool4, &stage.pool6, "2 addresses", first, second])?;
     ensure!(stage.endpoint(late)?.is_none(), "a pod without an address has an endpoint");
     ensure!(!stage.pod(late)?.is_some_and(|pod| is_ready(&pod)), "the pod runs without an address");
 
