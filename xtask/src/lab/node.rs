@@ -18,6 +18,9 @@ use crate::progress::{Look, Progress, output};
 const LEADER: &str = "leader";
 const CONTAINERD: &str = "containerd";
 const KUBELET: &str = "kubelet";
+/// What containerd logs once its CRI answers. Before that, while it recovers its sandboxes, a kubelet that asks is refused
+/// and gives up.
+const CRI_READY: &str = "Start streaming server";
 const CONTAINERD_WITHIN: Duration = Duration::from_secs(60);
 
 /// A node of a laboratory, on or off.
@@ -121,7 +124,8 @@ impl Node {
         progress.wait(&format!("containerd on {}", self.name()), CONTAINERD_WITHIN, || {
             service.check()?;
             Ok(match output(&mut self.exec(&["ctr", "--connect-timeout", "1s", "version"])) {
-                Ok(_) => Look::Done(()),
+                Ok(_) if service.has_said(CRI_READY) => Look::Done(()),
+                Ok(_) => Look::NotYet("its CRI is not ready".into()),
                 Err(error) => Look::NotYet(error.to_string()),
             })
         })

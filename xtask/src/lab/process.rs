@@ -92,10 +92,18 @@ impl Service<'_> {
         }
     }
 
-    /// Starts `command` in `cgroup`, detached from this process, its output in the log.
+    /// Whether it has written these words since its last start.
+    pub(super) fn has_said(&self, words: &str) -> bool {
+        fs::read_to_string(self.log()).is_ok_and(|log| log.contains(words))
+    }
+
+    /// Starts `command` in `cgroup`, detached from this process, its output in a new log beside that of the last start.
     pub(super) fn start(&self, command: &Command, cgroup: &Cgroup) -> Result<Process> {
         for file in [self.record(), self.log()] {
             fs::create_dir_all(file.parent().context("a file in a folder")?)?;
+        }
+        if self.log().exists() {
+            fs::rename(self.log(), self.log().with_extension("log.before"))?;
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut detached = Command::new("setsid");
