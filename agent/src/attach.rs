@@ -1,16 +1,17 @@
 //! The plugin's verbs: records, interface and guard put together.
 //!
 //! ```text
-//! ADD  ┌ records: ipam::bind ┐─▶ guard: attach, bind ─▶ addresses, routes ─▶ announce ─▶ reply ─▶ release displaced
+//! ADD  ┌ records: ipam::bind ┐─▶ guard: attach ─▶ addresses ─▶ guard: bind ─▶ routes, announce ─▶ reply ─▶ release displaced
 //!      └ link: network       ┘         (a failure undoes all of it, in reverse)
-//! DEL  announcements, routes, link ─▶ guard ─▶ records ─▶ reply ─▶ mark claims
+//! DEL  guard: fence ─▶ announcements, routes, link ─▶ records ─▶ reply ─▶ guard: forget, mark claims
 //! ```
 //!
-//! As IPAM delegate only the records are touched: another plugin has the interface.
+//! As IPAM delegate the interface is another plugin's: the guard goes inside the pod's namespace, where it finds it.
 
 mod adopt;
 mod call;
 mod check;
+mod compare;
 mod deaths;
 mod error;
 mod guard;
@@ -23,12 +24,12 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use holdfast_cni::{AddResult, CniError, Interface, Invocation, IpConfig, Plugin, Route, code};
 use holdfast_core::{
-    binding::{Bindings, Party},
+    binding::{Bindings, Event, Party},
     id::{IfIndex, IfName},
     pool::Family,
 };
@@ -48,6 +49,9 @@ use error::AttachError;
 use guard::Tenant;
 use locks::Locks;
 use people::People;
+
+/// How long undoing a failed ADD may take, beyond the deadline that it may have failed for.
+const UNDO: Duration = Duration::from_secs(5);
 
 /// The guard, and how it is used.
 pub struct Guard {
@@ -71,7 +75,7 @@ pub struct Attach {
     locks: Arc<Locks>,
     /// What the kernel's map should hold.
     bindings: Arc<Mutex<Bindings>>,
-    /// Whose links inside pods are; those on the node say it themselves.
+    /// Whose links are. Those on the node say it themselves too, at the cost of a list.
     tenants: Arc<Mutex<HashMap<IfIndex, Tenant>>>,
     sandboxes: Arc<Sandboxes>,
     people: Arc<People>,
@@ -117,34 +121,45 @@ impl Attach {
     /// Gives a container its interface and addresses.
     pub async fn add(&self, invocation: &Invocation, deadline: Instant) -> Result<AddResult, CniError> {
         let call = Call::of_add(invocation)?;
-        let _turn = self.locks.turn(&call.pod).await;
-        let known = self.is_guarded(&call.container);
-        let outcome = match tokio::time::timeout_at(deadline.into(), self.try_add(&call, invocation.plugin)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(AttachError::Deadline),
+        let deadline = deadline.into();
+        let Ok(_turn) = tokio::time::timeout_at(deadline, self.locks.turn(&call.pod)).await else {
+            return Err(AttachError::Deadline.for_runtime(&call.pod));
         };
-        match outcome {
-            Ok(result) => Ok(result),
-            Err(error) => {
-                tracing::warn!(pod = %call.pod, %error, "ADD failed");
-                // A container that has its interface already keeps it, whatever a repeated ADD runs into.
-                if !known {
-                    self.undo(&call, &error).await;
-                }
-                Err(error.for_runtime(&call.pod))
-            }
+        let known = self.is_attached(&call.container, &call.interface).map_err(|error| error.for_runtime(&call.pod))?;
+        let adding = tokio::time::timeout_at(deadline, self.try_add(&call, invocation.plugin)).await;
+        let error = match adding.unwrap_or(Err(AttachError::Deadline)) {
+            Ok(result) => return Ok(result),
+            Err(error) => error,
+        };
+        tracing::warn!(pod = %call.pod, %error, "ADD failed");
+        // A container that has its interface already keeps it, whatever a repeated ADD runs into.
+        if !known && tokio::time::timeout(UNDO, self.undo(&call, invocation.plugin, &error)).await.is_err() {
+            tracing::warn!(pod = %call.pod, "a failed ADD was not undone in time; the runtime's DEL and the controller come after");
         }
+        Err(error.for_runtime(&call.pod))
     }
 
     async fn try_add(&self, call: &Call, plugin: Plugin) -> Result<AddResult, AttachError> {
-        let request = call.request();
-        if plugin == Plugin::Spiderpool {
-            let bound = self.ipam.bind(&request).await?;
-            self.release_later(call, &bound);
-            self.watch_sandbox(call.container.clone());
-            self.guard_inside_later(call, &bound);
-            return Ok(result_of(&bound, &[]));
+        match plugin {
+            Plugin::Holdfast => self.add_link(call).await,
+            Plugin::Spiderpool => self.add_addresses(call).await,
         }
+    }
+
+    /// As IPAM delegate: the interface is another plugin's.
+    async fn add_addresses(&self, call: &Call) -> Result<AddResult, AttachError> {
+        let bound = self.ipam.bind(&call.request()).await?;
+        // The pod's older sandboxes are silent before the runtime hears that it may start the new one.
+        for address in bound.ip.networks().map(|net| net.addr()) {
+            self.step(Event::Moved { address, to: call.container.tag() })?;
+        }
+        self.release_later(call, &bound);
+        self.watch_sandbox(call.container.clone());
+        self.guard_inside_soon(call, &bound).await;
+        Ok(result_of(&bound, &[]))
+    }
+
+    async fn add_link(&self, call: &Call) -> Result<AddResult, AttachError> {
         let spec = LinkSpec {
             container: call.container.clone(),
             pod: call.pod.clone(),
@@ -152,6 +167,7 @@ impl Attach {
             ifname: call.interface.clone(),
             mtu: call.conf.mtu,
         };
+        let request = call.request();
         // The link needs no address: it is made while the API server is asked for one.
         let (link, bound) = tokio::join!(self.network.create(&spec), self.ipam.bind(&request));
         // A request that the API server refuses is the better explanation when both fail.
@@ -159,12 +175,15 @@ impl Attach {
         let link = link?;
         let net = pod_net(call, &bound)?;
         let party = Party { tag: call.container.tag(), mac: link.pod_mac.0 };
-        // The kernel knows the holder before the pod can send its first packet.
         let mode = bound.mode.unwrap_or(self.mode);
-        self.guard_host_link((link.host_index, &link.host_name, mode), party, bound.generation, net.ips())?;
+        // The guard is there before the link comes up, and the binding right before the address is taken from an older
+        // sandbox: in between, packets to it would reach neither.
+        self.guard_host_link((link.host_index, &link.host_name, mode), party, bound.generation)?;
         let placement = self.network.configure(&link, &net).await?;
+        self.bind_link(link.host_index, party, bound.generation, net.ips())?;
         self.network.expose(&link, &net, &placement.uplink).await?;
         self.datapath.attach_uplink(placement.uplink.index, &placement.uplink.name)?;
+        self.tenants().insert(link.host_index, Tenant::of_call(call));
         self.release_later(call, &bound);
         self.watch_sandbox(call.container.clone());
         tracing::info!(

@@ -121,6 +121,14 @@ impl Datapath {
         state.attach(link, ifname, LinkRole::Pod)
     }
 
+    /// Sets what happens to foreign addresses on a link that the guard sits on. No error if there is no such link.
+    pub fn set_mode(&self, link: IfIndex, mode: Mode) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let known = state.maps.links()?.into_iter().find(|known| known.link == link);
+        let Some(Link { name, role, inside, info, .. }) = known else { return Ok(()) };
+        state.set_link(link, &name, role, LinkInfo { mode, ..info }, inside)
+    }
+
     /// Takes the guard off a link: its bindings go first, so that while the interface still exists it passes nothing
     /// rather than everything. The kernel takes the programs off a moment later. No error if there is nothing (left).
     pub fn detach_pod_link(&self, link: IfIndex, ifname: &IfName) -> Result<(), DatapathError> {

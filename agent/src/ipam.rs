@@ -25,10 +25,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
 use crate::{datapath::Mode, metrics::AllocationMetrics, pools::Pools};
-use allocation::Recent;
+use allocation::{Recent, Seeker};
 pub use error::IpamError;
 use plan::Plan;
-pub use records::PodRecord;
+pub use plan::mode_of;
+pub use records::{PodRecord, SANDBOX_DIED, Whereabouts};
 
 /// How often an ADD starts over when others change what it read.
 const ATTEMPTS: usize = 5;
@@ -59,6 +60,21 @@ pub struct Bound {
     pub mode: Option<Mode>,
     /// Addresses that the endpoint listed before and does not list now. To be released once the new ones work.
     pub displaced: Vec<IpAddr>,
+}
+
+/// What a DEL takes out of the records.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaving<'a> {
+    /// The pod.
+    pub pod: &'a PodName,
+    /// The sandbox.
+    pub container: &'a ContainerId,
+    /// The interface in it.
+    pub interface: &'a IfName,
+    /// Whether the sandbox has other interfaces that stay: then it goes on holding what its pod keeps.
+    pub others_stay: bool,
+    /// Why, for the history.
+    pub reason: &'a str,
 }
 
 /// What a DEL did to the records.
@@ -93,6 +109,17 @@ pub struct Settings {
     pub stateful_set: bool,
 }
 
+/// What the tries of one ADD have come to so far.
+#[derive(Debug, Default)]
+struct Pass {
+    /// Addresses that the endpoint listed at any time.
+    listed: HashSet<IpAddr>,
+    /// Those that turned out to be another endpoint's.
+    lost: HashSet<IpAddr>,
+    /// Whether the endpoint may have been written.
+    wrote: bool,
+}
+
 impl Ipam {
     /// Allocation from `pools` through `store`.
     pub fn new(store: Store, pools: Arc<Pools>, settings: Settings, metrics: AllocationMetrics) -> Self {
@@ -113,24 +140,54 @@ impl Ipam {
     }
 
     async fn try_bind(&self, request: &Request<'_>) -> Result<Bound, IpamError> {
-        let (pod, namespace, mut before) = tokio::try_join!(
+        let (pod, namespace, before) = tokio::try_join!(
             self.store.pod(&request.pod),
             self.store.namespace(&request.pod.namespace),
             self.store.endpoint(&request.pod),
         )?;
         let pod = self.admit(request, pod)?;
         let plan = self.plan(request, &pod, namespace).await?;
-        let mut lost = HashSet::new();
+        let mut pass = Pass::default();
+        let outcome = self.until_bound(&plan, before, &mut pass).await;
+        if outcome.is_err() && pass.wrote {
+            self.take_back(request, &pass.lost).await;
+        }
+        outcome
+    }
+
+    async fn until_bound(
+        &self,
+        plan: &Plan<'_>,
+        mut before: Option<SpiderEndpoint>,
+        pass: &mut Pass,
+    ) -> Result<Bound, IpamError> {
         for _ in 0..ATTEMPTS {
-            match self.attempt(&plan, before.as_ref(), &mut lost).await {
+            pass.listed.extend(before.iter().flat_map(SpiderEndpoint::addresses));
+            match self.attempt(plan, before.as_ref(), pass).await {
                 Ok(Some(bound)) => return Ok(bound),
                 Ok(None) => {}
                 Err(IpamError::Store(error)) if error.is_conflict() => self.metrics.allocation_conflict(),
                 Err(error) => return Err(error),
             }
-            before = self.store.endpoint(&request.pod).await?;
+            before = self.store.endpoint(&plan.request.pod).await?;
         }
-        Err(IpamError::Contended(request.pod.clone()))
+        Err(IpamError::Contended(plan.request.pod.clone()))
+    }
+
+    /// An ADD that failed after it had written: the record must not name a container that never got its addresses, nor
+    /// list addresses that are another's.
+    async fn take_back(&self, request: &Request<'_>, lost: &HashSet<IpAddr>) {
+        let pod = &request.pod;
+        let dropped = self.store.edit_endpoint(pod, |endpoint| endpoint.drop_addresses(lost)).await;
+        let (container, interface) = (&request.container, &request.interface);
+        let leaving = Leaving { pod, container, interface, others_stay: false, reason: "AddFailed" };
+        let outcome = self.try_unbind(&leaving).await;
+        match (dropped, outcome) {
+            (Ok(_), Ok(Unbound::Released(addresses))) => self.release(pod, &addresses).await,
+            (Ok(_), Ok(_)) => {}
+            (Err(error), _) => tracing::warn!(%pod, %error, "the record of a failed ADD still lists lost addresses"),
+            (_, Err(error)) => tracing::warn!(%pod, %error, "the record of a failed ADD was not taken back"),
+        }
     }
 
     /// Only the API server's current pod of that name, on this node, gets an address.
@@ -172,17 +229,19 @@ impl Ipam {
         &self,
         plan: &Plan<'_>,
         before: Option<&SpiderEndpoint>,
-        lost: &mut HashSet<IpAddr>,
+        pass: &mut Pass,
     ) -> Result<Option<Bound>, IpamError> {
-        let kept = plan.keep(before, lost);
-        let missing = plan.families().filter(|family| !kept.iter().any(|kept| kept.is(*family)));
-        let taken = self.allocate_each(plan, missing).await?;
+        let kept = plan.keep(before, &pass.lost);
+        let missing = plan.families().filter(|family| !kept.iter().any(|kept| kept.is(*family))).collect();
+        let taken = Seeker::new(self, plan, before).each(missing).await?;
         if kept.is_empty() && taken.is_empty() {
             let request = plan.request;
             return Err(IpamError::NoDefault { pod: request.pod.clone(), interface: request.interface.clone() });
         }
         let next = plan.endpoint(before, &kept, &taken, &self.pools, Timestamp::now());
         let unchanged = before == Some(&next);
+        // From here on it may have been written, even where no answer comes.
+        pass.wrote |= !unchanged;
         let write = async { if unchanged { Ok(next.clone()) } else { self.store.write_endpoint(&next).await } };
         let pod = &plan.request.pod;
         let confirm_kept =
@@ -200,11 +259,11 @@ impl Ipam {
             };
             if !ours {
                 tracing::warn!(pod = %pod, address = %assigned.address(), "the address belongs to another endpoint by now; choosing a new one");
-                lost.insert(assigned.address());
+                pass.lost.insert(assigned.address());
             }
         }
-        let all_ours = next.addresses().iter().all(|address| !lost.contains(address));
-        Ok(all_ours.then(|| plan.bound(before, &written)))
+        let all_ours = next.addresses().iter().all(|address| !pass.lost.contains(address));
+        Ok(all_ours.then(|| plan.bound(&pass.listed, &written)))
     }
 
     /// The claim of a listed address went. Creating it again decides whether the address is still ours.
@@ -216,34 +275,28 @@ impl Ipam {
         }
     }
 
-    /// Takes the container out of the records, if it is the one that they name. A late DEL changes nothing.
-    pub async fn unbind(
-        &self,
-        pod: &PodName,
-        container: &ContainerId,
-        interface: &IfName,
-        reason: &str,
-    ) -> Result<Unbound, IpamError> {
+    /// Takes an interface of the container out of the records, if it is the container that they name. A late DEL changes
+    /// nothing.
+    pub async fn unbind(&self, leaving: &Leaving<'_>) -> Result<Unbound, IpamError> {
         let started = Instant::now();
-        let outcome = self.try_unbind(pod, container, interface, reason).await;
+        let outcome = self.try_unbind(leaving).await;
         self.metrics.released(&outcome, started.elapsed());
         outcome
     }
 
-    async fn try_unbind(
-        &self,
-        pod: &PodName,
-        container: &ContainerId,
-        interface: &IfName,
-        reason: &str,
-    ) -> Result<Unbound, IpamError> {
+    async fn try_unbind(&self, leaving: &Leaving<'_>) -> Result<Unbound, IpamError> {
+        let Leaving { pod, container, interface, reason, others_stay } = *leaving;
         for _ in 0..ATTEMPTS {
             let Some(mut endpoint) = self.store.endpoint(pod).await? else { return Ok(Unbound::Nothing) };
             let Some(status) = endpoint.status.as_mut() else { return Ok(Unbound::Nothing) };
             if status.current.container_id.as_ref() != Some(container) {
                 return Ok(Unbound::Nothing);
             }
-            let outcome = if status.is_sticky() && self.settings.stateful_set {
+            let sticky = status.is_sticky() && self.settings.stateful_set;
+            if sticky && others_stay {
+                return Ok(Unbound::Nothing);
+            }
+            let outcome = if sticky {
                 status.end_holder(Timestamp::now(), reason);
                 status.current.state = HolderState::Reserved;
                 self.store.write_endpoint(&endpoint).await.map(|_| Some(Unbound::Reserved))

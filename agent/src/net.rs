@@ -191,6 +191,22 @@ impl Network {
         .await
     }
 
+    /// Waits until a link that was deleted is gone.
+    pub async fn gone(&self, host_name: &IfName) -> Result<(), NetError> {
+        let (name, leaving) = (host_name.clone(), self.leaving.clone());
+        blocking(move || {
+            leaving.wait_for(&name);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The interface that leads to the LAN of these addresses.
+    pub async fn uplink(&self, net: &PodNet) -> Result<Uplink, NetError> {
+        let net = net.clone();
+        blocking(move || uplink::choose(&Socket::open(NODE)?, &net)).await
+    }
+
     /// Waits until every link that was deleted is gone.
     pub async fn settle(&self) -> Result<(), NetError> {
         let leaving = self.leaving.clone();

@@ -3,7 +3,7 @@
 //! The addresses in use that a pool's status shows are a hint for proposals, never a decision: creating the claim decides.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
     net::IpAddr,
     sync::{
@@ -39,8 +39,8 @@ pub struct KnownPool {
     pub spec: IpPoolSpec,
     /// What that means.
     pub parsed: Result<Pool, PoolError>,
-    /// Addresses that the pool's status shows as used: a hint.
-    pub in_use: HashSet<IpAddr>,
+    /// Addresses that the pool's status shows as used, and for which pod: a hint.
+    pub in_use: HashMap<IpAddr, String>,
     terminating: bool,
     foreign: bool,
 }
@@ -52,7 +52,7 @@ impl From<SpiderIPPool> for KnownPool {
         Self {
             name: pool.name_any(),
             parsed: parse(&pool.spec),
-            in_use: shown.keys().filter_map(|address| address.parse().ok()).collect(),
+            in_use: shown.into_iter().filter_map(|(address, shown)| Some((address.parse().ok()?, shown.pod))).collect(),
             terminating: pool.metadata.deletion_timestamp.is_some(),
             foreign: is_foreign(&pool),
             spec: pool.spec,

@@ -61,7 +61,7 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     let attach = Attach::new(
         ipam,
         network.clone(),
-        Guard { datapath: datapath.clone(), mode: conf.guard_mode, metrics: guard },
+        Guard { datapath: datapath.clone(), mode: conf.guard_mode, metrics: guard.clone() },
         store.client().clone(),
     )?;
 
@@ -69,7 +69,7 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     if let Some(logs) = datapath.logs()? {
         tasks.spawn(async move { Err(logs.forward().await.into()) });
     }
-    tasks.spawn(watch::guard(events, attach.clone()));
+    tasks.spawn(watch::guard(events, attach.clone(), guard));
     tasks.spawn(watch::endpoints(store.client().clone(), args.node.clone(), attach.clone()));
     tasks.spawn(attach.clone().keep_true());
     tasks.spawn(async move { Ok(network.keep_exposed().await?) });

@@ -116,6 +116,27 @@ fn is_zombie(process: u32) -> bool {
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
 
+/// Whether a process runs, whoever's it is.
+pub fn runs(process: u32) -> bool {
+    !is_zombie(process)
+}
+
+/// The container and the pod's UID in the path of a process's cgroup, where there are any. The last part of the path is
+/// the container's, with the names of a runtime and a unit around it under systemd.
+pub fn identity(process: u32) -> Option<(ContainerId, String)> {
+    parse_identity(&cgroup(process)?)
+}
+
+fn parse_identity(cgroups: &str) -> Option<(ContainerId, String)> {
+    let mut paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| path.contains("pod"));
+    let mut parts = paths.next()?.rsplit('/');
+    let container = parts.next()?.trim_end_matches(".scope");
+    let container = container.rsplit_once('-').map_or(container, |(_, id)| id);
+    let pod = parts.next()?.trim_end_matches(".slice");
+    let (_, uid) = pod.rsplit_once("pod")?;
+    Some((container.parse().ok()?, uid.replace('_', "-")))
+}
+
 /// Whether a process belongs to the pod with this UID. The systemd cgroup driver writes UIDs with underscores.
 pub fn belongs_to(process: u32, pod_uid: &str) -> bool {
     cgroup(process).is_some_and(|path| path.contains(pod_uid) || path.contains(&pod_uid.replace('-', "_")))
@@ -128,6 +149,21 @@ fn cgroup(process: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cgroups_name_container_and_pod_under_either_driver() {
+        let uid = "dec92b34-2d47-47f0-a9df-182fe075bf12";
+        let plain = format!("5:pids:/node1/kubepods/besteffort/pod{uid}/4180501f\n");
+        let unit = uid.replace('-', "_");
+        let systemd = format!(
+            "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{unit}.slice/cri-containerd-4180501f.scope\n"
+        );
+        for text in [plain, systemd] {
+            let (container, found) = parse_identity(&text).unwrap();
+            assert_eq!((container.as_str(), found.as_str()), ("4180501f", uid));
+        }
+        assert_eq!(parse_identity("0::/init.scope\n"), None);
+    }
 
     #[test]
     fn a_container_that_no_process_belongs_to_is_unknown() {

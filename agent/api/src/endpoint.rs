@@ -1,6 +1,6 @@
 //! `SpiderEndpoint`: who holds which addresses now.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, collections::HashSet, net::IpAddr};
 
 use holdfast_core::id::{ContainerId, Generation, PodName};
 use ipnet::IpNet;
@@ -223,6 +223,21 @@ impl SpiderEndpoint {
     pub fn addresses(&self) -> Vec<IpAddr> {
         let ips = self.status.iter().flat_map(|status| &status.current.ips);
         ips.flat_map(EndpointIp::networks).map(|net| net.addr()).collect()
+    }
+
+    /// Takes addresses off the list. Answers whether there was any.
+    pub fn drop_addresses(&mut self, addresses: &HashSet<IpAddr>) -> bool {
+        let before = self.addresses().len();
+        let ips = self.status.iter_mut().flat_map(|status| &mut status.current.ips);
+        for ip in ips {
+            for text in [&mut ip.ipv4, &mut ip.ipv6] {
+                let net: Option<IpNet> = text.as_ref().and_then(|text| text.parse().ok());
+                if net.is_some_and(|net| addresses.contains(&net.addr())) {
+                    *text = None;
+                }
+            }
+        }
+        self.addresses().len() != before
     }
 
     /// Whether the endpoint lists `address`.

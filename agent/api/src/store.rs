@@ -20,7 +20,7 @@ use k8s_openapi::api::{
     apps::v1::StatefulSet,
     core::v1::{Namespace, Node, Pod},
 };
-use kube::{Api, Client, Resource, core::NamespaceResourceScope};
+use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
 use crate::{claim::IPClaim, endpoint::SpiderEndpoint};
@@ -124,6 +124,14 @@ impl Store {
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &name.namespace);
         api.get_opt(&name.name).await.map_err(|error| StoreError::new("read", format!("{kind} {name}"), error))
+    }
+
+    /// The pods of a node, as a cache of the API server has them: cheap, and as good as a watch.
+    pub async fn pods_on(&self, node: &str) -> Result<Vec<Pod>, StoreError> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let params = ListParams::default().fields(&format!("spec.nodeName={node}")).match_any();
+        let list = api.list(&params).await;
+        list.map(|list| list.items).map_err(|error| StoreError::new("list", format!("the pods of node {node}"), error))
     }
 
     /// The namespace, as the API server has it now.

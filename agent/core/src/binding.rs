@@ -12,6 +12,9 @@
 //!       Detach (from any state)
 //! ```
 //!
+//! [`Event::Leaving`] and [`Event::Moved`] make what is Current Stale, as a Bind elsewhere does. A link that is leaving is
+//! looked at no more: its container was taken off on purpose.
+//!
 //! What a packet says is never evidence: [`Event::Seen`] changes no state, it only makes the node look at the records. What
 //! it finds there ([`Event::Found`]) decides:
 //!
@@ -20,7 +23,8 @@
 //! | this container | lives | | it is made current again (a crash had left it out) |
 //! | this container | is dead | | collect: the record loses its holder |
 //! | an older container of the same pod, or none | lives | is dead or unknown here | rebind: the record names this one |
-//! | another | any | lives, or is elsewhere | fence: the link's addresses are dropped |
+//! | none, since this one was taken off it on purpose | any | | fence |
+//! | another, or lists nothing | any | lives, or is elsewhere | fence: the link's addresses are dropped |
 //!
 //! The machine holds what the kernel's maps should hold; whoever drives it carries out its actions in their order. An
 //! address is made current on one link before it becomes stale on another, and never is it current on two.
@@ -66,10 +70,22 @@ pub enum Event {
         /// The holder's generation.
         generation: Generation,
     },
-    /// A link is going.
+    /// A link is about to go: its container is being taken down.
+    Leaving {
+        /// The link.
+        link: IfIndex,
+    },
+    /// A link has gone.
     Detach {
         /// The link.
         link: IfIndex,
+    },
+    /// An address has a new holder, whose link may not be there yet: whoever else has it on this node is an older one.
+    Moved {
+        /// The address.
+        address: IpAddr,
+        /// The new holder, by [`ContainerId::tag`](crate::id::ContainerId::tag).
+        to: u64,
     },
     /// The guard saw a packet that it did not like.
     Seen {
@@ -110,19 +126,45 @@ pub enum Sight {
     Mac,
 }
 
+/// Who an endpoint names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// Nobody, or there is no endpoint.
+    Nobody,
+    /// Nobody any more: the link's container was taken off on purpose, by its runtime or by a controller that took its
+    /// addresses back.
+    Dismissed,
+    /// A container.
+    Holder {
+        /// Which.
+        tag: u64,
+        /// At which generation.
+        generation: Generation,
+        /// Whether it may live: it does here, or it is on another node.
+        may_live: bool,
+    },
+}
+
 /// What live reads say of a link's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Who the endpoint names, by tag. None: nobody, or there is no endpoint.
-    pub holder: Option<(u64, Generation)>,
+    /// Who the endpoint names.
+    pub named: Named,
     /// The addresses that the endpoint lists for the link's interface.
     pub listed: Vec<IpAddr>,
     /// Whether the API server's current pod is the one that the link's sandbox belongs to.
     pub same_pod: bool,
     /// Whether the link's own sandbox lives.
     pub alive: bool,
-    /// Whether the named holder may live: it does here, or it is on another node.
-    pub holder_alive: bool,
+}
+
+impl Finding {
+    /// Whether the record is to name the link's container: its pod's only sandbox that lives, and nobody decided
+    /// otherwise.
+    pub fn asks_for_rebind(&self) -> bool {
+        let vacant = matches!(self.named, Named::Nobody | Named::Holder { may_live: false, .. });
+        self.same_pod && self.alive && vacant && !self.listed.is_empty()
+    }
 }
 
 /// What is to be done.
@@ -204,11 +246,23 @@ struct Link {
     party: Party,
     addresses: BTreeMap<IpAddr, (Generation, State)>,
     looked: Option<Duration>,
+    leaving: bool,
 }
 
 impl Link {
     fn new(party: Party) -> Self {
-        Self { party, addresses: BTreeMap::new(), looked: None }
+        Self { party, addresses: BTreeMap::new(), looked: None, leaving: false }
+    }
+
+    /// Makes what is current of `of` something else. Gives those addresses.
+    fn end_current(&mut self, to: State, of: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+        let current =
+            self.addresses.iter_mut().filter(|(address, (_, state))| *state == State::Current && of(**address));
+        let ended = current.map(|(address, (_, state))| {
+            *state = to;
+            *address
+        });
+        ended.collect()
     }
 }
 
@@ -234,6 +288,11 @@ impl Bindings {
         self.links.iter().filter(|(_, link)| link.party.tag == tag).map(|(index, _)| *index).collect()
     }
 
+    /// Whether a link is about to go.
+    pub fn is_leaving(&self, link: IfIndex) -> bool {
+        self.links.get(&link).is_some_and(|link| link.leaving)
+    }
+
     /// Makes a link known that has no address yet, so that its records can be looked at.
     pub fn know(&mut self, link: IfIndex, party: Party) {
         self.links.entry(link).or_insert_with(|| Link::new(party));
@@ -254,10 +313,12 @@ impl Bindings {
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         match event {
             Event::Bind { link, party, address, generation } => self.bind(link, party, address, generation),
+            Event::Leaving { link } => self.leave(link),
             Event::Detach { link } => {
                 self.links.remove(&link);
                 Vec::new()
             }
+            Event::Moved { address, to } => self.moved(address, to),
             Event::Seen { link, address, sight } => self.seen(now, link, address, sight),
             Event::Exited { tag } => self.exited(now, tag),
             Event::Conflict { address } => match self.holder(address) {
@@ -274,16 +335,25 @@ impl Bindings {
             self.links.remove(&link);
         }
         let there = self.links.entry(link).or_insert_with(|| Link::new(party));
+        there.leaving = false;
         there.addresses.insert(address, (generation, State::Current));
-        for (other, others) in &mut self.links {
-            if let Some((_, state)) = others.addresses.get_mut(&address)
-                && *other != link
-                && *state == State::Current
-            {
-                *state = State::Stale;
-            }
+        for (_, other) in self.links.iter_mut().filter(|(other, _)| **other != link) {
+            other.end_current(State::Stale, |held| held == address);
         }
         vec![Action::MakeCurrent { link, party, address, generation }]
+    }
+
+    fn leave(&mut self, link: IfIndex) -> Vec<Action> {
+        let Some(there) = self.links.get_mut(&link) else { return Vec::new() };
+        there.leaving = true;
+        make_stale(link, there.end_current(State::Stale, |_| true))
+    }
+
+    fn moved(&mut self, address: IpAddr, to: u64) -> Vec<Action> {
+        let others = self.links.iter_mut().filter(|(_, link)| link.party.tag != to);
+        others
+            .flat_map(|(link, there)| make_stale(*link, there.end_current(State::Stale, |held| held == address)))
+            .collect()
     }
 
     fn seen(&mut self, now: Duration, link: IfIndex, address: IpAddr, sight: Sight) -> Vec<Action> {
@@ -297,7 +367,7 @@ impl Bindings {
     }
 
     fn look(&mut self, now: Duration, link: IfIndex) -> Option<Action> {
-        let there = self.links.get_mut(&link)?;
+        let there = self.links.get_mut(&link).filter(|there| !there.leaving)?;
         if there.looked.is_some_and(|looked| now.saturating_sub(looked) < LOOK_AGAIN) {
             return None;
         }
@@ -308,46 +378,52 @@ impl Bindings {
     /// The first observation of a death. The look is the second.
     fn exited(&mut self, now: Duration, tag: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        for link in self.links_of(tag) {
-            let Some(there) = self.links.get_mut(&link) else { continue };
-            for (address, (_, state)) in &mut there.addresses {
-                if *state == State::Current {
-                    actions.push(Action::MakeStale { link, address: *address });
-                }
+        for (&link, there) in self.links.iter_mut().filter(|(_, link)| link.party.tag == tag) {
+            actions.extend(make_stale(link, there.end_current(State::Dead, |_| true)));
+            for (_, state) in there.addresses.values_mut() {
                 *state = State::Dead;
             }
-            there.looked = Some(now);
-            actions.push(Action::Look { link });
+            if !there.leaving {
+                there.looked = Some(now);
+                actions.push(Action::Look { link });
+            }
         }
         actions
     }
 
     fn found(&mut self, link: IfIndex, finding: &Finding) -> Vec<Action> {
-        let Some(party) = self.party(link) else { return Vec::new() };
-        match finding.holder {
-            Some((tag, _)) if tag == party.tag && !finding.alive => vec![Action::Collect { link }],
-            Some((tag, generation)) if tag == party.tag => {
-                let missing = |address: &&IpAddr| self.state(link, **address) != Some(State::Current);
-                let missing: Vec<_> = finding.listed.iter().filter(missing).copied().collect();
+        let Some(there) = self.links.get(&link).filter(|there| !there.leaving) else { return Vec::new() };
+        let party = there.party;
+        match finding.named {
+            Named::Holder { tag, .. } if tag == party.tag && !finding.alive => vec![Action::Collect { link }],
+            Named::Holder { tag, generation, .. } if tag == party.tag => {
+                let missing = |address: &IpAddr| self.state(link, *address) != Some(State::Current);
+                let ours = |address: &IpAddr| missing(address) && !self.is_newer(*address, generation);
+                let missing: Vec<_> = finding.listed.iter().copied().filter(ours).collect();
                 missing.into_iter().flat_map(|address| self.bind(link, party, address, generation)).collect()
             }
-            _ if finding.same_pod && finding.alive && !finding.holder_alive => vec![Action::Rebind { link }],
+            _ if finding.asks_for_rebind() => vec![Action::Rebind { link }],
             _ => self.fence(link),
         }
     }
 
+    /// Whether an address has a holder here that a record of `generation` cannot know of yet: it was read before that
+    /// one was bound.
+    fn is_newer(&self, address: IpAddr, generation: Generation) -> bool {
+        let held = |link: &Link| link.addresses.get(&address).copied();
+        self.links.values().filter_map(held).any(|(there, state)| state == State::Current && there > generation)
+    }
+
     fn fence(&mut self, link: IfIndex) -> Vec<Action> {
         let Some(there) = self.links.get_mut(&link) else { return Vec::new() };
-        let current = there.addresses.iter_mut().filter(|(_, (_, state))| *state == State::Current);
-        let mut actions: Vec<_> = current
-            .map(|(address, (_, state))| {
-                *state = State::Stale;
-                Action::MakeStale { link, address: *address }
-            })
-            .collect();
+        let mut actions = make_stale(link, there.end_current(State::Stale, |_| true));
         actions.push(Action::Withdraw { link });
         actions
     }
+}
+
+fn make_stale(link: IfIndex, addresses: Vec<IpAddr>) -> Vec<Action> {
+    addresses.into_iter().map(|address| Action::MakeStale { link, address }).collect()
 }
 
 #[cfg(test)]

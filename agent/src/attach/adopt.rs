@@ -1,135 +1,58 @@
-//! Keeping kernel and records in step: on start, and again now and then. Whatever a crash, a lost event or a hand-made
-//! change left different is mended here.
-//!
-//! ```text
-//! maps ↔ links        a guarded link that is gone is forgotten; a link of ours without a guard gets one
-//! links ↔ endpoints   a container that its endpoint names has its addresses; any other is looked at, and fenced or rebound
-//! links ↔ sandboxes   a live sandbox is watched; one that died unseen is handled as if its end had been reported
-//! ```
+//! One link compared with its records: adopted, questioned, or left as it is.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::net::IpAddr;
 
-use holdfast_api::endpoint::SpiderEndpoint;
+use holdfast_api::endpoint::EndpointIp;
 use holdfast_core::{
-    binding::{Event, Party},
+    binding::Party,
     id::{ContainerId, Generation},
 };
 
-use super::{Attach, AttachError, guard::link_info};
+use super::{
+    Attach, AttachError,
+    compare::{Held, Picture},
+    guard::Tenant,
+};
 use crate::{
-    datapath::{self, Binding, BindingState, LinkRole},
+    datapath::{self, Mode},
     net::HostLink,
-    sandbox::Life,
+    sandbox::{self, Life},
 };
 
-/// Between two full comparisons.
-const INTERVAL: Duration = Duration::from_secs(60);
-/// How long an ADD may take from its record to its binding before the two are compared.
-const SETTLED: Duration = Duration::from_millis(500);
-/// After a comparison that failed.
-const RETRY: Duration = Duration::from_secs(2);
-
 impl Attach {
-    /// Compares and mends, for as long as it is polled: every minute, and soon after [`Self::endpoint_left`].
-    pub async fn keep_true(self) -> anyhow::Result<()> {
-        loop {
-            let pause = match self.compare().await {
-                Ok(()) => INTERVAL,
-                Err(error) => {
-                    tracing::warn!(%error, "the node was not compared with the records; trying again");
-                    RETRY
+    /// A link on the node.
+    pub(super) async fn compare_link(
+        &self,
+        link: &HostLink,
+        known: Option<&datapath::Link>,
+        picture: &Picture,
+    ) -> Result<(), AttachError> {
+        let mode = self.mode_for(link.pod.as_ref().and_then(|pod| picture.mode(pod)));
+        if known.is_some_and(|known| known.info.mode != mode) {
+            self.datapath.set_mode(link.index, mode)?;
+        }
+        match picture.holders.get(&link.container) {
+            Some(held) if known.is_some() => {
+                let carried = link.addresses.iter().copied();
+                if picture.is_current(link.index, held.generation, carried) {
+                    Ok(())
+                } else {
+                    self.adopt(link, mode).await
                 }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.wanted.notified() => {}
             }
+            Some(_) => self.adopt(link, mode).await,
+            None => self.question(link, mode).await,
         }
     }
 
-    /// An endpoint of this node was written. Where it names a container that the guard does not know once an ADD had time
-    /// to end, the record and the node disagree.
-    pub fn endpoint_written(&self, endpoint: SpiderEndpoint) {
-        let holder = endpoint.status.as_ref().and_then(|status| status.current.container_id.clone());
-        let Some(container) = holder.filter(|container| !self.is_guarded(container)) else { return };
-        let attach = self.clone();
-        self.background.spawn(async move {
-            tokio::time::sleep(SETTLED).await;
-            if !attach.is_guarded(&container) {
-                attach.endpoint_left(&endpoint).await;
-            }
-        });
-    }
-
-    /// An endpoint is no longer bound on this node. What is left of it here is looked at.
-    pub async fn endpoint_left(&self, endpoint: &SpiderEndpoint) {
-        let holder = endpoint.status.as_ref().and_then(|status| status.current.container_id.clone());
-        let pod = endpoint.pod();
-        let links = self.network.links().await.unwrap_or_default();
-        let left = links.iter().any(|link| link.pod.as_ref() == Some(&pod) || holder.as_ref() == Some(&link.container));
-        if left {
-            self.wanted.notify_one();
-        }
-    }
-
-    async fn compare(&self) -> Result<(), AttachError> {
-        // Guarded links first: an ADD guards a link only after it has made it, so none is taken for gone.
-        let guarded = self.datapath.links()?;
-        let links = self.network.links().await?;
-        self.forget_gone(&guarded, &links)?;
-        let endpoints = self.ipam.endpoints_here().await?;
-        let holders: HashMap<ContainerId, Generation> = endpoints
-            .into_iter()
-            .filter_map(|endpoint| endpoint.status)
-            .filter_map(|status| Some((status.current.container_id?, status.current.generation)))
-            .collect();
-        let bindings = self.datapath.bindings()?;
-        let current: HashSet<_> = bindings
-            .into_iter()
-            .filter(|binding| binding.state == BindingState::Current)
-            .map(|Binding { entry, .. }| (entry.link, entry.address, entry.generation))
-            .collect();
-        for link in &links {
-            let attached = guarded.iter().any(|known| known.link == link.index && known.name == link.name);
-            let bound = |generation: Generation| {
-                let bound = |address: &IpAddr| current.contains(&(link.index, *address, generation));
-                attached && link.addresses.iter().all(bound)
-            };
-            let outcome = match holders.get(&link.container) {
-                Some(&generation) if bound(generation) => Ok(()),
-                Some(_) => self.adopt(link).await,
-                None => self.question(link).await,
-            };
-            if let Err(error) = outcome {
-                tracing::warn!(link = %link.name, container = %link.container, %error, "a link was not compared; the others are");
-            }
-            self.watch_unwatched(&link.container).await;
-        }
-        self.network.sweep().await?;
-        Ok(())
-    }
-
-    /// A link of the node that the kernel no longer has. Those inside pods are their namespaces' business.
-    fn forget_gone(&self, guarded: &[datapath::Link], links: &[HostLink]) -> Result<(), AttachError> {
-        let there: HashSet<_> = links.iter().map(|link| (link.index, &link.name)).collect();
-        let gone = guarded
-            .iter()
-            .filter(|link| link.role == LinkRole::Pod && !link.inside && !there.contains(&(link.link, &link.name)));
-        for link in gone {
-            tracing::info!(link = %link.name, "forgot a guarded link that is gone");
-            self.datapath.detach_pod_link(link.link, &link.name)?;
-            self.step(Event::Detach { link: link.link })?;
-        }
-        Ok(())
+    /// What a pod asks for, or else the node's.
+    fn mode_for(&self, asked: Option<Mode>) -> Mode {
+        asked.unwrap_or(self.mode)
     }
 
     /// Binds what the link carries. The list that brought us here may be old by now: the endpoint is read again in the
     /// pod's turn, so that no ADD comes in between.
-    async fn adopt(&self, link: &HostLink) -> Result<(), AttachError> {
+    async fn adopt(&self, link: &HostLink, mode: Mode) -> Result<(), AttachError> {
         let Some(pod) = &link.pod else { return Ok(()) };
         let _turn = self.locks.turn(pod).await;
         let Some((ip, generation)) = self.ipam.record(pod, &link.container, &link.ifname).await? else { return Ok(()) };
@@ -140,13 +63,14 @@ impl Attach {
         let carried = |address: &IpAddr| link.addresses.contains(address);
         let listed: Vec<_> = ip.networks().map(|net| net.addr()).filter(carried).collect();
         tracing::info!(%pod, link = %link.name, container = %link.container, addresses = ?listed, %generation, "adopted a link that the guard did not know as it is");
-        let mode = self.mode_of(link.index)?;
-        self.guard_host_link((link.index, &link.name, mode), party_of(link), generation, listed)
+        let party = party_of(link);
+        self.guard_host_link((link.index, &link.name, mode), party, generation)?;
+        self.bind_link(link.index, party, generation, listed)
     }
 
     /// No endpoint names this link's container: a crash left it, or its address moved on. The records decide. A link
     /// whose sandbox is dead as well is nobody's.
-    async fn question(&self, link: &HostLink) -> Result<(), AttachError> {
+    async fn question(&self, link: &HostLink, mode: Mode) -> Result<(), AttachError> {
         let Some(pod) = &link.pod else { return Ok(()) };
         if self.sandboxes.life(&link.container) == Life::Dead {
             let _turn = self.locks.turn(pod).await;
@@ -154,21 +78,75 @@ impl Attach {
             return self.remove_link(&link.container, &link.ifname).await;
         }
         let party = party_of(link);
-        let info = link_info(party, Generation::default(), self.mode_of(link.index)?);
-        self.datapath.attach_pod_link(link.index, &link.name, info)?;
+        self.guard_host_link((link.index, &link.name, mode), party, Generation::default())?;
         self.know(link.index, party);
         self.reconsider(link.index).await;
         Ok(())
     }
 
-    /// A sandbox whose process is not known yet is looked for; one that ended unseen is reported.
-    async fn watch_unwatched(&self, container: &ContainerId) {
-        let tag = container.tag();
-        match self.sandboxes.process(tag) {
-            None => drop(self.begin_watch(container).await),
-            Some(process) if self.sandboxes.life(container) == Life::Dead => self.sandbox_exited(tag, process).await,
-            Some(_) => {}
+    /// A link inside a pod, which another plugin made.
+    pub(super) async fn compare_inside(&self, link: &datapath::Link, picture: &Picture) -> Result<(), AttachError> {
+        let known = self.tenants().get(&link.link).cloned();
+        let Some(tenant) = known.or_else(|| self.identify(link, picture)) else { return self.fence_nobodys(link) };
+        self.tenants().insert(link.link, tenant.clone());
+        let mode = self.mode_for(picture.mode(&tenant.pod));
+        if link.info.mode != mode {
+            self.datapath.set_mode(link.link, mode)?;
         }
+        self.watch_unwatched(&tenant.container).await;
+        if let Some(held) = picture.holders.get(&tenant.container) {
+            let listed = held.on(&tenant).into_iter().flat_map(EndpointIp::networks).map(|net| net.addr());
+            if picture.is_current(link.link, held.generation, listed) {
+                return Ok(());
+            }
+        } else if self.sandboxes.life(&tenant.container) == Life::Dead {
+            let _turn = self.locks.turn(&tenant.pod).await;
+            tracing::info!(pod = %tenant.pod, container = %tenant.container, "forgot the interface of a dead sandbox");
+            return self.unguard(link);
+        }
+        self.know(link.link, Party { tag: link.info.container_tag, mac: link.info.mac });
+        self.reconsider(link.link).await;
+        Ok(())
+    }
+
+    /// Whose a link inside a pod is, after an earlier agent made it: an endpoint names its container, or its sandbox's
+    /// process still says.
+    fn identify(&self, link: &datapath::Link, picture: &Picture) -> Option<Tenant> {
+        let tag = link.info.container_tag;
+        let by_record = picture.holders.iter().find(|(container, _)| container.tag() == tag);
+        let found = by_record.map(|(container, held)| (container.clone(), held.pod.clone())).or_else(|| {
+            let (process, _) = self.datapath.sandboxes().ok()?.into_iter().find(|(_, watched)| *watched == tag)?;
+            let (container, uid) = sandbox::identity(process)?;
+            (container.tag() == tag).then_some((container, picture.pods.get(&uid)?.clone()))
+        });
+        found.map(|(container, pod)| Tenant { pod, container, interface: link.name.clone() })
+    }
+
+    /// An endpoint names a container without any link of ours: another plugin made its interfaces, and no guard came to
+    /// them.
+    pub(super) async fn guard_missing(&self, container: &ContainerId, held: &Held, picture: &Picture) {
+        if !self.begin_watch(container).await {
+            return;
+        }
+        let _turn = self.locks.turn(&held.pod).await;
+        for ip in &held.ips {
+            let Ok(interface) = ip.interface.parse() else { continue };
+            match self.ipam.record(&held.pod, container, &interface).await {
+                Ok(Some(record)) if self.is_attached(container, &interface).is_ok_and(|attached| !attached) => {
+                    let tenant = Tenant { pod: held.pod.clone(), container: container.clone(), interface };
+                    self.guard_again(tenant, record, self.mode_for(picture.mode(&held.pod)));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(pod = %held.pod, %error, "not read; the next comparison looks again"),
+            }
+        }
+    }
+}
+
+impl Held {
+    /// What the record says of a tenant's interface.
+    fn on(&self, tenant: &Tenant) -> Option<&EndpointIp> {
+        self.ips.iter().find(|ip| ip.interface == tenant.interface.as_str())
     }
 }
 

@@ -2,11 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use holdfast_core::{binding::Event, id::ContainerId};
+use holdfast_core::{
+    binding::{Action, Event},
+    id::ContainerId,
+};
 use tokio::time::Instant;
 
 use super::Attach;
-use crate::{datapath, sandbox::Life};
+use crate::{
+    datapath::{self, GuardEvent},
+    sandbox::Life,
+};
 
 /// How long the search for a new sandbox's process goes on: the runtime starts it some time after the ADD.
 const SEARCH: Duration = Duration::from_secs(30);
@@ -66,29 +72,71 @@ impl Attach {
         });
     }
 
-    /// A sandbox's process has ended, whoever noticed. It is the sandbox's death if no other process holds it. Its links
-    /// are fenced at once; the record loses its holder only when a second look, some time later, finds the same.
+    /// The guard saw a watched process end.
+    pub(super) async fn process_ended(&self, event: &GuardEvent) {
+        let (tag, process) = (event.container_tag, event.process);
+        let death = self.fence_dead(tag, process).await;
+        self.metrics.fenced(event.age());
+        self.after_death(tag, process, death).await;
+    }
+
+    /// A sandbox's process has ended, whoever noticed.
     pub(super) async fn sandbox_exited(&self, tag: u64, process: u32) {
-        let container = self.sandboxes.ended(tag, process);
-        let lives = || container.as_ref().is_some_and(|container| self.sandboxes.life(container) == Life::Alive);
-        if !lives() {
-            tracing::info!(
-                container = container.as_ref().map(ContainerId::as_str),
-                process,
-                "a sandbox's process ended"
-            );
-            if let Err(error) = self.step(Event::Exited { tag }) {
-                tracing::error!(%error, "the links of a dead sandbox were not fenced; the next comparison mends it");
-            }
-            tokio::time::sleep(SECOND_LOOK).await;
-            for link in self.links_of(tag) {
-                self.reconsider(link).await;
-            }
+        let death = self.fence_dead(tag, process).await;
+        self.after_death(tag, process, death).await;
+    }
+
+    /// The end of a process is its sandbox's death if no other process holds it. Then its links are fenced at once.
+    async fn fence_dead(&self, tag: u64, process: u32) -> Death {
+        let mut container = self.sandboxes.ended(tag, process);
+        if container.is_none() {
+            // An earlier agent had it watched.
+            container = self.container_of(tag).await.inspect(|container| self.sandboxes.saw(container, process));
+            self.sandboxes.ended(tag, process);
         }
-        if lives()
-            && let Some(container) = container
-        {
-            self.watch_sandbox(container);
+        match container {
+            Some(container) if self.sandboxes.life(&container) == Life::Alive => Death::None(container),
+            container => {
+                let container = container.as_ref().map(ContainerId::as_str);
+                tracing::info!(container, process, "a sandbox's process ended");
+                let looks = self.take(Event::Exited { tag });
+                Death::Of(looks)
+            }
         }
     }
+
+    /// The record loses its holder only when a second look, some time later, finds the same.
+    async fn after_death(&self, tag: u64, process: u32, death: Death) {
+        if let Death::Of(looks) = death {
+            tokio::time::sleep(SECOND_LOOK).await;
+            self.carry_out(looks, None).await;
+        } else if let Death::None(container) = death {
+            self.watch_sandbox(container);
+        }
+        // Until here the entry in the map was what a crash would have left of this.
+        if self.sandboxes.process(tag).is_none_or(|now| now == process)
+            && let Err(error) = self.datapath.forget_sandbox(process)
+        {
+            tracing::warn!(process, %error, "an ended process is still watched; the next comparison handles it again");
+        }
+    }
+
+    /// Whose tag it is, where a link of the container is still there.
+    async fn container_of(&self, tag: u64) -> Option<ContainerId> {
+        let by_tag = |container: &ContainerId| container.tag() == tag;
+        let known = self.tenants().values().map(|tenant| tenant.container.clone()).find(by_tag);
+        if known.is_some() {
+            return known;
+        }
+        let links = self.network.links().await.unwrap_or_default();
+        links.into_iter().map(|link| link.container).find(by_tag)
+    }
+}
+
+/// What the end of a process was.
+enum Death {
+    /// None: the sandbox has another process.
+    None(ContainerId),
+    /// Its sandbox's. These looks are to follow.
+    Of(Vec<Action>),
 }

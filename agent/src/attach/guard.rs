@@ -2,23 +2,25 @@
 //!
 //! ```text
 //! ADD, DEL, adoption ──┐                      ┌─▶ datapath: current, stale
-//! guard's events ──────┼─▶ Bindings::step ────┼─▶ look: live reads ─▶ Found ─▶ (again)
+//! guard's events ──────┼─▶ Bindings::step ────┼─▶ look: live reads, in the pod's turn ─▶ Found ─▶ (again)
 //! sandbox deaths ──────┘                      ├─▶ records: rebind, collect
 //!                                             └─▶ people: Kubernetes events
 //! ```
 
-use std::{net::IpAddr, sync::MutexGuard};
+use std::{collections::HashMap, net::IpAddr, sync::MutexGuard};
 
+use holdfast_abi::Counter;
 use holdfast_core::{
-    binding::{Action, Bindings, Event, Finding, Party, Sight, State},
+    binding::{Action, Bindings, Event, Finding, Named, Party, Sight, State},
     id::{ContainerId, Generation, IfIndex, IfName, PodName},
 };
 use kube::runtime::events::EventType;
 
-use super::{Attach, AttachError};
+use super::{Attach, AttachError, call::Call};
 use crate::{
-    datapath::{BindingEntry, BindingState, DatapathError, EventKind, GuardEvent, LinkInfo, Mode},
-    ipam::PodRecord,
+    datapath::{BindingEntry, BindingState, DatapathError, EventKind, GuardEvent, Link, LinkInfo, Mode},
+    ipam::{PodRecord, SANDBOX_DIED, Whereabouts},
+    net::HostLink,
     sandbox::{self, Life},
 };
 
@@ -30,14 +32,50 @@ pub(super) struct Tenant {
     pub(super) interface: IfName,
 }
 
+impl Tenant {
+    /// Who calls.
+    pub(super) fn of_call(call: &Call) -> Self {
+        Self { pod: call.pod.clone(), container: call.container.clone(), interface: call.interface.clone() }
+    }
+
+    /// Whose a link of ours is, where its alias says so.
+    pub(super) fn of(link: HostLink) -> Option<Self> {
+        Some(Self { pod: link.pod?, container: link.container, interface: link.ifname })
+    }
+}
+
 impl Attach {
-    fn bindings(&self) -> MutexGuard<'_, Bindings> {
+    pub(super) fn bindings(&self) -> MutexGuard<'_, Bindings> {
         self.bindings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Whether a link of the container is guarded.
     pub(super) fn is_guarded(&self, container: &ContainerId) -> bool {
         !self.links_of(container.tag()).is_empty()
+    }
+
+    /// The container's links that the guard sits on: those of this interface, and the others.
+    fn guarded_links(
+        &self,
+        container: &ContainerId,
+        interface: &IfName,
+    ) -> Result<(Vec<Link>, Vec<Link>), AttachError> {
+        let host = container.host_link(interface);
+        let links = self.datapath.links()?.into_iter().filter(|link| link.info.container_tag == container.tag());
+        // A link inside the pod has the name that it has there.
+        Ok(links.partition(|link| link.name == if link.inside { interface.clone() } else { host.clone() }))
+    }
+
+    /// Whether the guard sits on this interface of the container.
+    pub(super) fn is_attached(&self, container: &ContainerId, interface: &IfName) -> Result<bool, AttachError> {
+        Ok(!self.guarded_links(container, interface)?.0.is_empty())
+    }
+
+    /// Whether it sits on another one, which is not being taken down as well.
+    pub(super) fn has_others(&self, container: &ContainerId, interface: &IfName) -> Result<bool, AttachError> {
+        let others = self.guarded_links(container, interface)?.1;
+        let bindings = self.bindings();
+        Ok(others.iter().any(|link| !bindings.is_leaving(link.link)))
     }
 
     /// The guarded links of a container.
@@ -89,75 +127,94 @@ impl Attach {
         Ok(())
     }
 
-    /// Puts the guard on the host side of a pod's link and binds its addresses.
+    /// Puts the guard on the host side of a pod's link.
     pub(super) fn guard_host_link(
         &self,
         (link, name, mode): (IfIndex, &IfName, Mode),
         party: Party,
         generation: Generation,
-        addresses: impl IntoIterator<Item = IpAddr>,
     ) -> Result<(), AttachError> {
-        self.datapath.attach_pod_link(link, name, link_info(party, generation, mode))?;
-        self.bind_link(link, party, generation, addresses)
+        Ok(self.datapath.attach_pod_link(link, name, link_info(party, generation, mode))?)
     }
 
-    /// Takes everything of a container's links out of the machine and the kernel.
-    pub(super) fn unguard(&self, container: &ContainerId, name: &IfName) -> Result<(), AttachError> {
-        let tag = container.tag();
-        if let Some(process) = self.sandboxes.forget(tag) {
+    /// Silences an interface of a container that is being taken down; gives its links, on which the guard stays until they
+    /// are gone. With a container's last interface its sandbox is forgotten.
+    pub(super) fn fence(&self, container: &ContainerId, interface: &IfName) -> Result<Vec<Link>, AttachError> {
+        let links = self.guarded_links(container, interface)?.0;
+        for link in &links {
+            self.step(Event::Leaving { link: link.link })?;
+        }
+        if !self.has_others(container, interface)?
+            && let Some(process) = self.sandboxes.forget(container.tag())
+        {
             self.datapath.forget_sandbox(process)?;
         }
-        for link in self.datapath.links()?.into_iter().filter(|link| link.info.container_tag == tag) {
-            // An inside link has the name that it has in the pod.
-            if link.inside || link.name == *name {
-                self.datapath.detach_pod_link(link.link, &link.name)?;
-                self.step(Event::Detach { link: link.link })?;
-            }
-        }
-        Ok(self.datapath.detach_pod_link_named(name)?)
+        Ok(links)
     }
 
-    /// What the guard saw.
-    pub async fn handle(&self, event: &GuardEvent) {
-        let sight = |sight| Event::Seen { link: event.link, address: event.address, sight };
-        match event.kind {
-            EventKind::Stale | EventKind::LeaseExpired => self.follow(sight(Sight::Stale), Some(event)).await,
-            EventKind::Foreign => self.follow(sight(Sight::Foreign), Some(event)).await,
-            EventKind::Mac => self.follow(sight(Sight::Mac), Some(event)).await,
-            EventKind::Conflict => self.follow(Event::Conflict { address: event.address }, Some(event)).await,
-            EventKind::SandboxExit => self.sandbox_exited(event.container_tag, event.process).await,
-        }
-        self.metrics.handled(event.age());
+    /// Takes everything of a link that is gone out of the machine and the kernel.
+    pub(super) fn unguard(&self, link: &Link) -> Result<(), AttachError> {
+        self.datapath.detach_pod_link(link.link, &link.name)?;
+        self.step(Event::Detach { link: link.link })?;
+        self.tenants().remove(&link.link);
+        Ok(())
     }
 
-    /// Takes an event and carries out all that comes of it, and of that.
-    pub(super) async fn follow(&self, event: Event, seen: Option<&GuardEvent>) {
-        let mut pending = vec![event];
-        while let Some(event) = pending.pop() {
-            let actions = self.step(event).unwrap_or_else(|error| {
-                tracing::error!(%error, "the guard's map was not changed; the next comparison mends it");
-                Vec::new()
-            });
-            for action in actions {
-                match self.perform(action, seen).await {
-                    Ok(next) => pending.extend(next),
-                    Err(error) => {
-                        tracing::warn!(?action, %error, "not carried out; the next comparison looks again");
-                    }
-                }
+    pub(super) fn tenants(&self) -> MutexGuard<'_, HashMap<IfIndex, Tenant>> {
+        self.tenants.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What the guard saw. What concerns the kernel's map is done at once, in the order of the events; the future is the
+    /// rest, which asks the API server.
+    pub fn handle(&self, event: GuardEvent) -> impl Future<Output = ()> + Send + 'static {
+        let sight = |sight| Some(Event::Seen { link: event.link, address: event.address, sight });
+        let step = match event.kind {
+            EventKind::Stale | EventKind::LeaseExpired => sight(Sight::Stale),
+            EventKind::Foreign => sight(Sight::Foreign),
+            EventKind::Mac => sight(Sight::Mac),
+            EventKind::Conflict => Some(Event::Conflict { address: event.address }),
+            // Whether the sandbox has another process is found out before anything is fenced.
+            EventKind::SandboxExit => None,
+        };
+        let (attach, first) = (self.clone(), step.map(|step| self.take(step)));
+        async move {
+            let Some(actions) = first else { return attach.process_ended(&event).await };
+            attach.carry_out(actions, Some(&event)).await;
+            if event.kind == EventKind::Stale {
+                attach.metrics.fenced(event.age());
             }
         }
     }
 
-    async fn perform(&self, action: Action, seen: Option<&GuardEvent>) -> Result<Option<Event>, AttachError> {
+    /// How many events the kernel had no room for.
+    pub fn events_lost(&self) -> Result<u64, DatapathError> {
+        Ok(self.datapath.counters()?.get(Counter::EventsLost))
+    }
+
+    /// As [`Self::step`], for whoever cannot do anything about an error.
+    pub(super) fn take(&self, event: Event) -> Vec<Action> {
+        self.step(event).unwrap_or_else(|error| {
+            tracing::error!(%error, "the guard's map was not changed; the next comparison mends it");
+            Vec::new()
+        })
+    }
+
+    /// Carries out actions, and all that comes of them.
+    pub(super) async fn carry_out(&self, mut actions: Vec<Action>, seen: Option<&GuardEvent>) {
+        while let Some(action) = actions.pop() {
+            match self.perform(action, seen).await {
+                Ok(next) => actions.extend(next),
+                Err(error) => tracing::warn!(?action, %error, "not carried out; the next comparison looks again"),
+            }
+        }
+    }
+
+    async fn perform(&self, action: Action, seen: Option<&GuardEvent>) -> Result<Vec<Action>, AttachError> {
         match action {
-            Action::MakeCurrent { .. } | Action::MakeStale { .. } => Ok(None),
-            Action::Look { link } => {
-                let found = self.look(link).await?;
-                Ok(found.map(|finding| Event::Found { link, finding }))
-            }
-            Action::Rebind { link } => self.rebind(link).await.map(|()| None),
-            Action::Collect { link } => self.collect(link).await.map(|()| None),
+            Action::MakeCurrent { .. } | Action::MakeStale { .. } => {}
+            Action::Look { link } => return self.look(link).await,
+            Action::Rebind { link } => self.rebind(link).await?,
+            Action::Collect { link } => self.collect(link).await?,
             Action::Withdraw { link } => {
                 if let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) {
                     let withdrawn = self.network.withdraw(&host.name).await?;
@@ -165,21 +222,14 @@ impl Attach {
                         tracing::info!(link = %host.name, container = %host.container, addresses = ?withdrawn, "fenced");
                     }
                 }
-                Ok(None)
             }
             Action::Report { link, address, report } => {
                 if let Some(seen) = seen {
                     self.tell(link, address, report, seen).await;
                 }
-                Ok(None)
             }
         }
-    }
-
-    /// The mode that a link was guarded with; the node's for one that was not.
-    pub(super) fn mode_of(&self, link: IfIndex) -> Result<Mode, AttachError> {
-        let known = self.datapath.links()?.into_iter().find(|known| known.link == link);
-        Ok(known.map_or(self.mode, |known| known.info.mode))
+        Ok(Vec::new())
     }
 
     /// Makes a link known to the machine before it has any address.
@@ -189,51 +239,55 @@ impl Attach {
 
     /// Looks at a link's records, and does what they ask for.
     pub(super) async fn reconsider(&self, link: IfIndex) {
-        match self.look(link).await {
-            Ok(Some(finding)) => self.follow(Event::Found { link, finding }, None).await,
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(link = link.0, %error, "a link's records were not read; the next comparison looks again");
-            }
-        }
+        self.carry_out(vec![Action::Look { link }], None).await;
     }
 
     /// Whose link it is.
     pub(super) async fn tenant(&self, link: IfIndex) -> Result<Option<Tenant>, AttachError> {
-        let known = self.tenants.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&link).cloned();
+        let known = self.tenants().get(&link).cloned();
         if known.is_some() {
             return Ok(known);
         }
         let host = self.network.links().await?.into_iter().find(|host| host.index == link);
-        Ok(host.and_then(|host| Some(Tenant { pod: host.pod?, container: host.container, interface: host.ifname })))
+        let tenant = host.and_then(Tenant::of);
+        if let Some(tenant) = &tenant {
+            self.tenants().insert(link, tenant.clone());
+        }
+        Ok(tenant)
     }
 
-    /// What live reads say of a link. None: nobody knows whose it is, and nothing is concluded.
-    async fn look(&self, link: IfIndex) -> Result<Option<Finding>, AttachError> {
-        let Some(tenant) = self.tenant(link).await? else { return Ok(None) };
+    /// Takes what live reads say of a link, in its pod's turn: no ADD comes between the reading and the step. Where nobody
+    /// knows whose the link is, nothing is concluded.
+    async fn look(&self, link: IfIndex) -> Result<Vec<Action>, AttachError> {
+        let Some(tenant) = self.tenant(link).await? else { return Ok(Vec::new()) };
         let _turn = self.locks.turn(&tenant.pod).await;
-        self.look_in_turn(&tenant).await.map(Some)
+        let (finding, _) = self.look_in_turn(&tenant).await?;
+        self.step(Event::Found { link, finding })
     }
 
     /// In the pod's turn no ADD is half done: a holder that the record names has its link.
-    async fn look_in_turn(&self, tenant: &Tenant) -> Result<Finding, AttachError> {
-        let PodRecord { uid, holder, here, listed } = self.ipam.look(&tenant.pod, &tenant.interface).await?;
+    async fn look_in_turn(&self, tenant: &Tenant) -> Result<(Finding, Option<String>), AttachError> {
+        let record = self.ipam.look(&tenant.pod, &tenant.interface).await?;
+        let PodRecord { uid, holder, whereabouts, listed, dismissed } = record;
         let life = self.sandboxes.life(&tenant.container);
         let process = self.sandboxes.process(tenant.container.tag());
-        let holder_alive = match &holder {
-            Some((container, _)) if here => self.may_live(container, life).await?,
-            Some(_) => true,
-            None => false,
+        let named = match holder {
+            None if dismissed.iter().any(|former| former == tenant.container.as_str()) => Named::Dismissed,
+            None => Named::Nobody,
+            Some((container, generation)) => {
+                let may_live = match whereabouts {
+                    Whereabouts::Here => self.may_live(&container, life).await?,
+                    Whereabouts::Elsewhere => true,
+                    Whereabouts::Nowhere => false,
+                };
+                Named::Holder { tag: container.tag(), generation, may_live }
+            }
         };
-        let finding = Finding {
-            holder: holder.map(|(container, generation)| (container.tag(), generation)),
-            listed,
-            same_pod: uid.zip(process).is_some_and(|(uid, process)| sandbox::belongs_to(process, &uid)),
-            alive: life != Life::Dead,
-            holder_alive,
-        };
+        let belongs = |uid: &String| process.is_some_and(|process| sandbox::belongs_to(process, uid));
+        let same_pod = uid.as_ref().is_some_and(belongs);
+        let finding = Finding { named, listed, same_pod, alive: life != Life::Dead };
         tracing::debug!(pod = %tenant.pod, container = %tenant.container, ?finding, "looked at a link's records");
-        Ok(finding)
+        Ok((finding, uid))
     }
 
     /// Whether a holder on this node may live. One whose process was never seen is gone only where processes can be found
@@ -256,16 +310,14 @@ impl Attach {
             return Ok(());
         };
         let _turn = self.locks.turn(&tenant.pod).await;
-        let finding = self.look_in_turn(&tenant).await?;
-        if !finding.same_pod || !finding.alive || finding.holder_alive {
-            return Ok(());
-        }
-        let rebound = self.ipam.rebind(&tenant.pod, &tenant.container, &tenant.interface).await?;
+        let (finding, uid) = self.look_in_turn(&tenant).await?;
+        let Some(uid) = uid.filter(|_| finding.asks_for_rebind()) else { return Ok(()) };
+        let rebound = self.ipam.rebind(&tenant.pod, &uid, &tenant.container, &tenant.interface).await?;
         let Some((generation, listed)) = rebound else { return Ok(()) };
         tracing::info!(pod = %tenant.pod, container = %tenant.container, %generation, "rebound: the record names this sandbox now");
         self.metrics.rebound("Rebound");
         let note = format!("container {} holds the pod's addresses now, at generation {generation}", tenant.container);
-        self.tell_pod(&tenant.pod, EventType::Normal, "AddressRebound", &note).await;
+        self.tell_pod(&tenant.pod, EventType::Normal, "AddressRebound", "Rebind", &note).await;
         self.bind_link(link, party, generation, listed)
     }
 
@@ -273,9 +325,9 @@ impl Attach {
     async fn collect(&self, link: IfIndex) -> Result<(), AttachError> {
         let Some(tenant) = self.tenant(link).await? else { return Ok(()) };
         let _turn = self.locks.turn(&tenant.pod).await;
-        if self.ipam.end_holder(&tenant.pod, &tenant.container, "SandboxDied").await? {
-            self.metrics.rebound("SandboxDied");
-            tracing::info!(pod = %tenant.pod, container = %tenant.container, reason = "SandboxDied", "collected: the record has no holder");
+        if self.ipam.end_holder(&tenant.pod, &tenant.container, SANDBOX_DIED).await? {
+            self.metrics.rebound(SANDBOX_DIED);
+            tracing::info!(pod = %tenant.pod, container = %tenant.container, reason = SANDBOX_DIED, "collected: the record has no holder");
         }
         if let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) {
             self.network.withdraw(&host.name).await?;

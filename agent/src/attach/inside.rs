@@ -3,11 +3,17 @@
 //! Some plugins make the interface before they ask for addresses, others after. Either way it is the one of that name in
 //! that namespace.
 
-use std::{net::IpAddr, os::fd::AsFd, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use holdfast_api::endpoint::EndpointIp;
 use holdfast_core::{
     binding::Party,
-    id::{ContainerId, Generation, IfName},
+    id::{Generation, IfName},
 };
 use tokio::time::Instant;
 
@@ -15,8 +21,13 @@ use super::{
     Attach, AttachError,
     call::Call,
     guard::{Tenant, link_info},
+    pod_net,
 };
-use crate::{datapath::Mode, ipam::Bound, net::Netns};
+use crate::{
+    datapath::Mode,
+    ipam::Bound,
+    net::{Netns, PodNet},
+};
 
 /// How long the interface is waited for. A plugin makes it within moments or not at all.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,70 +64,97 @@ async fn announce(wanted: &Wanted) {
 }
 
 impl Attach {
-    /// Waits for the interface and puts the guard on it.
-    pub(super) fn guard_inside_later(&self, call: &Call, bound: &Bound) {
+    /// Puts the guard on the interface, at once where it is there already. In the pod's turn.
+    pub(super) async fn guard_inside_soon(&self, call: &Call, bound: &Bound) {
         let Ok(netns) = call.netns() else { return };
-        let tenant =
-            Tenant { pod: call.pod.clone(), container: call.container.clone(), interface: call.interface.clone() };
+        let tenant = Tenant::of_call(call);
         let addresses = bound.ip.networks().map(|net| net.addr()).collect();
         let wanted =
             Wanted { tenant, netns, generation: bound.generation, mode: bound.mode.unwrap_or(self.mode), addresses };
+        if let Ok(net) = pod_net(call, bound) {
+            self.watch_uplink(&net).await;
+        }
         let attach = self.clone();
-        self.background.spawn(async move {
-            let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
-            while begun.elapsed() < PATIENCE && !attach.stop.is_cancelled() {
-                let turn = attach.locks.turn(&wanted.tenant.pod).await;
-                match attach.guard_inside(&wanted).await {
-                    Ok(true) => {
-                        drop(turn);
-                        return announce(&wanted).await;
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::warn!(pod = %wanted.tenant.pod, %error, "the guard is not on this pod's interface");
-                        return;
-                    }
-                }
-                drop(turn);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            tracing::warn!(pod = %wanted.tenant.pod, interface = %wanted.tenant.interface, "no plugin made the interface that the guard waited for");
-        });
+        if self.try_inside(&wanted) {
+            self.background.spawn(async move { announce(&wanted).await });
+        } else {
+            self.background.spawn(async move { attach.guard_inside_later(wanted).await });
+        }
     }
 
-    /// Whether the interface was there, or is none of ours any more.
-    async fn guard_inside(&self, wanted: &Wanted) -> Result<bool, AttachError> {
+    /// Waits for the interface and puts the guard on it.
+    async fn guard_inside_later(&self, wanted: Wanted) {
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
         let Tenant { pod, container, interface } = &wanted.tenant;
-        // A DEL or a newer sandbox came first.
-        if self.ipam.record(pod, container, interface).await?.is_none() {
-            return Ok(true);
+        while begun.elapsed() < PATIENCE && !self.stop.is_cancelled() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            let turn = self.locks.turn(pod).await;
+            match self.ipam.record(pod, container, interface).await {
+                // A DEL or a newer sandbox came first.
+                Ok(None) => return,
+                Ok(Some(_)) if self.try_inside(&wanted) => {
+                    drop(turn);
+                    return announce(&wanted).await;
+                }
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    tracing::debug!(%pod, %error, "the record of a delegate's pod was not read; trying again");
+                }
+            }
         }
+        tracing::warn!(%pod, %interface, "no plugin made the interface that the guard waited for");
+    }
+
+    /// Whether the interface was there and has the guard.
+    fn try_inside(&self, wanted: &Wanted) -> bool {
+        self.guard_inside(wanted).unwrap_or_else(|error| {
+            tracing::warn!(pod = %wanted.tenant.pod, %error, "the guard is not on this pod's interface; trying again");
+            false
+        })
+    }
+
+    fn guard_inside(&self, wanted: &Wanted) -> Result<bool, AttachError> {
+        let Tenant { pod, container, interface } = &wanted.tenant;
         let Some(mac) = Self::interface_in(&wanted.netns, interface)? else { return Ok(false) };
         let party = Party { tag: container.tag(), mac };
-        self.forget_inside(container)?;
+        // A repeated ADD finds its own earlier link.
+        for link in self.fence(container, interface)? {
+            self.unguard(&link)?;
+        }
         let netns = Netns::open(&wanted.netns)?;
         let link =
             self.datapath.attach_inside(netns.as_fd(), interface, link_info(party, wanted.generation, wanted.mode))?;
-        let mut tenants = self.tenants.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        tenants.insert(link, wanted.tenant.clone());
-        drop(tenants);
+        self.tenants().insert(link, wanted.tenant.clone());
         self.bind_link(link, party, wanted.generation, wanted.addresses.iter().copied())?;
         tracing::info!(%pod, %container, %interface, addresses = ?wanted.addresses, "guarded inside the pod's namespace");
         Ok(true)
     }
 
-    /// A repeated ADD finds its own earlier link.
-    fn forget_inside(&self, container: &ContainerId) -> Result<(), AttachError> {
-        let tag = container.tag();
-        for link in self.datapath.links()?.into_iter().filter(|link| link.inside && link.info.container_tag == tag) {
-            self.datapath.detach_pod_link(link.link, &link.name)?;
+    /// Has the guard listen for others on the LAN who claim these addresses. Interfaces of other plugins may lead to no LAN
+    /// at all, so not finding one is nothing to fail for.
+    pub(super) async fn watch_uplink(&self, net: &PodNet) {
+        let watched = match self.network.uplink(net).await {
+            Ok(uplink) => self.datapath.attach_uplink(uplink.index, &uplink.name).map_err(AttachError::from),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = watched {
+            tracing::debug!(%error, "nobody listens for other claims on these addresses");
         }
-        Ok(())
     }
 
-    /// The hardware address of an interface in a namespace. None: it is not there yet.
-    fn interface_in(netns: &std::path::Path, interface: &IfName) -> Result<Option<[u8; 6]>, AttachError> {
+    /// Takes an endpoint's word for an interface that another plugin made: after a crash between its ADD and its guard,
+    /// or where the guard went with an earlier agent.
+    pub(super) fn guard_again(&self, tenant: Tenant, record: (EndpointIp, Generation), mode: Mode) {
+        let Some(process) = self.sandboxes.process(tenant.container.tag()) else { return };
+        let (ip, generation) = record;
+        let addresses = ip.networks().map(|net| net.addr()).collect();
+        let netns = PathBuf::from(format!("/proc/{process}/ns/net"));
+        self.try_inside(&Wanted { tenant, netns, generation, mode, addresses });
+    }
+
+    /// The hardware address of an interface in a namespace. None: it is not there (yet).
+    pub(super) fn interface_in(netns: &Path, interface: &IfName) -> Result<Option<[u8; 6]>, AttachError> {
         let netns = Netns::open(netns)?;
         Ok(netns.mac_of(interface)?.map(|mac| mac.0))
     }

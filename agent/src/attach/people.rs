@@ -2,7 +2,7 @@
 //! can read.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -23,34 +23,44 @@ use crate::{datapath::GuardEvent, net::Mac};
 
 /// The same thing about the same pod and address is told once in this time.
 const AGAIN: Duration = Duration::from_secs(30);
-/// Told things that are remembered. Beyond it the oldest are forgotten first, which only means telling them again.
-const REMEMBERED: usize = 1024;
+/// Of how many addresses the same thing is told about one pod in this time: one that walks through a subnet has no end.
+const ADDRESSES: usize = 8;
 
 /// Writes events, and remembers what it has told.
 pub(super) struct People {
     recorder: Recorder,
-    told: Mutex<HashMap<(String, Report, IpAddr), Instant>>,
+    news: News,
+}
+
+/// What was told lately.
+#[derive(Default)]
+struct News(Mutex<HashMap<(PodName, Report), Told>>);
+
+/// What was told of a pod.
+struct Told {
+    since: Instant,
+    addresses: HashSet<IpAddr>,
+}
+
+impl News {
+    fn is(&self, subject: &PodName, report: Report, address: IpAddr) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, told| told.since.elapsed() < AGAIN);
+        let first = || Told { since: Instant::now(), addresses: HashSet::new() };
+        let addresses = &mut told.entry((subject.clone(), report)).or_insert_with(first).addresses;
+        addresses.len() < ADDRESSES && addresses.insert(address)
+    }
 }
 
 impl People {
     pub(super) fn new(client: Client, node: String) -> Self {
         let reporter = Reporter { controller: "holdfast-agent".to_owned(), instance: Some(node) };
-        Self { recorder: Recorder::new(client, reporter), told: Mutex::default() }
+        Self { recorder: Recorder::new(client, reporter), news: News::default() }
     }
 
-    fn is_news(&self, subject: &str, report: Report, address: IpAddr) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, when| when.elapsed() < AGAIN);
-        if told.len() >= REMEMBERED {
-            told.clear();
-        }
-        let key = (subject.to_owned(), report, address);
-        let news = !told.contains_key(&key);
-        told.entry(key).or_insert_with(Instant::now);
-        news
-    }
-
-    async fn publish(&self, pod: &Pod, type_: EventType, reason: &str, note: &str) {
+    /// The API server's events are told apart by reason and action, not by what they say: `about` makes those of different
+    /// addresses different.
+    async fn publish(&self, pod: &Pod, type_: EventType, reason: &str, about: &str, note: &str) {
         let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "StatefulSet");
         let owner = owner.map(|owner| ObjectReference {
             api_version: Some(owner.api_version.clone()),
@@ -68,7 +78,7 @@ impl People {
                 },
                 reason: reason.to_owned(),
                 note: Some(note.to_owned()),
-                action: "Guard".to_owned(),
+                action: about.to_owned(),
                 secondary: None,
             };
             if let Err(error) = self.recorder.publish(&event, &subject).await {
@@ -93,7 +103,7 @@ impl Attach {
             tracing::warn!(reason = report.as_str(), %address, mac = %Mac(seen.mac), "seen on a link that is nobody's");
             return;
         };
-        if !self.people.is_news(&subject.to_string(), report, address) {
+        if !self.people.news.is(&subject, report, address) {
             return;
         }
         let container =
@@ -119,15 +129,34 @@ impl Attach {
             }
         };
         tracing::warn!(pod = %subject, kind = ?seen.kind, via = ?seen.via, address = %address, dropped = seen.dropped, reason = report.as_str(), "{note}");
-        self.tell_pod(&subject, EventType::Warning, report.as_str(), &note).await;
+        self.tell_pod(&subject, EventType::Warning, report.as_str(), &about(address), &note).await;
     }
 
     /// Writes an event on a pod and its StatefulSet.
-    pub(super) async fn tell_pod(&self, name: &PodName, type_: EventType, reason: &str, note: &str) {
+    pub(super) async fn tell_pod(&self, name: &PodName, type_: EventType, reason: &str, about: &str, note: &str) {
         match self.ipam.pod(name).await {
-            Ok(Some(pod)) => self.people.publish(&pod, type_, reason, note).await,
+            Ok(Some(pod)) => self.people.publish(&pod, type_, reason, about, note).await,
             Ok(None) => {}
             Err(error) => tracing::warn!(pod = %name, %error, "the event's pod was not read"),
         }
+    }
+}
+
+/// An event's action, for what the guard did about an address.
+fn about(address: IpAddr) -> String {
+    format!("Guard {address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_told_of_once_for_each_address_and_not_without_end() {
+        let (news, pod, other) = (News::default(), PodName::new("n", "a"), PodName::new("n", "b"));
+        let is = |pod: &PodName, last: u8| news.is(pod, Report::SourceViolation, [10, 0, 0, last].into());
+        assert!(is(&pod, 1) && !is(&pod, 1));
+        assert_eq!((2..=200).filter(|last| is(&pod, *last)).count(), ADDRESSES - 1);
+        assert!(is(&other, 1), "one pod's walk hides nothing of another's");
     }
 }

@@ -1,4 +1,4 @@
-//! Taking a free address: proposals from what is known, the API server's word on each.
+//! Taking free addresses: proposals from what is known, the API server's word on each.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,16 +10,17 @@ use std::{
 use futures::future::join_all;
 use holdfast_api::{
     claim::{ClaimState, IPClaim},
+    endpoint::SpiderEndpoint,
     store::{Claimed, Finished},
 };
 use holdfast_core::{
     allocate,
     id::PodName,
-    pool::{Family, Pool},
+    pool::{AddressSet, Family, Pool},
 };
 
 use super::{
-    Ipam, IpamError,
+    ATTEMPTS, Ipam, IpamError,
     error::Shortage,
     plan::{Assigned, Plan},
 };
@@ -45,11 +46,10 @@ impl Recent {
     }
 
     /// What others than `pod` use. Its own last try, which something cut off, is the best proposal for the next.
-    fn of_others(&self, pod: &PodName) -> HashSet<IpAddr> {
+    fn of_others(&self, pod: &str) -> HashSet<IpAddr> {
         let mut recent = self.lock();
         recent.retain(|_, (seen, _)| seen.elapsed() < RECENTLY);
-        let pod = pod.to_string();
-        recent.iter().filter(|(_, (_, endpoint))| *endpoint != pod).map(|(address, _)| *address).collect()
+        recent.iter().filter(|(_, (_, endpoint))| endpoint != pod).map(|(address, _)| *address).collect()
     }
 
     fn saw(&self, address: IpAddr, endpoint: String) {
@@ -61,15 +61,28 @@ impl Recent {
     }
 }
 
-impl Ipam {
-    /// A free address for each of `families`. Each is asked for to its end: no write is cut off half-way, and the error
-    /// names every family that has none left.
-    pub(super) async fn allocate_each(
-        &self,
-        plan: &Plan<'_>,
-        families: impl IntoIterator<Item = Family>,
-    ) -> Result<Vec<Assigned>, IpamError> {
-        let outcomes = join_all(families.into_iter().map(|family| self.allocate(plan, family))).await;
+/// What the search for one address ended with.
+type Search<T> = Result<Result<T, Shortage>, IpamError>;
+
+/// One ADD's search for addresses.
+pub(super) struct Seeker<'a> {
+    ipam: &'a Ipam,
+    plan: &'a Plan<'a>,
+    pod: &'a PodName,
+    /// What the pod has on its other interfaces: its own claims, and yet not free.
+    elsewhere: HashSet<IpAddr>,
+}
+
+impl<'a> Seeker<'a> {
+    pub(super) fn new(ipam: &'a Ipam, plan: &'a Plan<'a>, before: Option<&SpiderEndpoint>) -> Self {
+        Self { ipam, plan, pod: &plan.request.pod, elsewhere: plan.elsewhere(before) }
+    }
+
+    /// A free address for each of `families`. All that can be wrong without a write is found first; then each family is
+    /// searched to the end, so that no write is cut off half-way and the error names every family that has none left.
+    pub(super) async fn each(&self, families: Vec<Family>) -> Result<Vec<Assigned>, IpamError> {
+        let candidates = self.plan.candidates(&self.ipam.pools, &families)?;
+        let outcomes = join_all(candidates.iter().map(|(family, pools)| self.one(*family, pools))).await;
         let (mut taken, mut shortages) = (Vec::new(), Vec::new());
         for outcome in outcomes {
             match outcome? {
@@ -80,26 +93,24 @@ impl Ipam {
         if shortages.is_empty() {
             return Ok(taken);
         }
-        let (pod, interface) = (plan.request.pod.clone(), plan.request.interface.clone());
+        // A pod that waits for one family must not sit on an address of another.
+        let taken: Vec<_> = taken.iter().map(Assigned::address).collect();
+        self.ipam.release(self.pod, &taken).await;
+        let (pod, interface) = (self.pod.clone(), self.plan.request.interface.clone());
         Err(IpamError::Exhausted { pod, interface, shortages })
     }
 
-    /// A free address of `family` from the first of the plan's pools that has one. None: the plan leaves the family out.
-    async fn allocate(
-        &self,
-        plan: &Plan<'_>,
-        family: Family,
-    ) -> Result<Result<Option<Assigned>, Shortage>, IpamError> {
-        let candidates = plan.candidates(&self.pools, family)?;
-        if let Some(address) = plan.fixed(family)
-            && let Some(assigned) = self.take_fixed(plan, address, &candidates).await?
+    /// A free address of `family` from the first of `pools` that has one. None: the plan leaves the family out.
+    async fn one(&self, family: Family, pools: &[Arc<KnownPool>]) -> Search<Option<Assigned>> {
+        if let Some(address) = self.plan.fixed(family)
+            && let Some(assigned) = self.take_fixed(address, pools).await?
         {
             return Ok(Ok(Some(assigned)));
         }
         let mut exhausted = Vec::new();
-        for known in candidates {
+        for known in pools {
             let Ok(pool) = &known.parsed else { continue };
-            match self.take_from(plan, &known, pool).await? {
+            match self.take_from(known, pool).await? {
                 Ok(address) => return Ok(Ok(Some(Assigned::new(pool.with_prefix(address), &known.name)))),
                 Err(holders) => exhausted.push(holders),
             }
@@ -107,37 +118,42 @@ impl Ipam {
         Ok(if exhausted.is_empty() { Ok(None) } else { Err(Shortage { family, pools: exhausted }) })
     }
 
+    /// Whether an address may be given out as far as this pod is concerned, whoever has it now.
+    fn may_have(&self, address: IpAddr) -> bool {
+        !self.elsewhere.contains(&address) && !self.ipam.pools.is_reserved(address)
+    }
+
     /// The address that the pod's author fixed for it. None: it is for another of the pod's interfaces.
-    async fn take_fixed(
-        &self,
-        plan: &Plan<'_>,
-        address: IpAddr,
-        candidates: &[Arc<KnownPool>],
-    ) -> Result<Option<Assigned>, IpamError> {
-        let pod = &plan.request.pod;
-        let refused = |why: String| IpamError::Static { pod: pod.clone(), address, why };
+    async fn take_fixed(&self, address: IpAddr, pools: &[Arc<KnownPool>]) -> Result<Option<Assigned>, IpamError> {
+        let refused = |why: String| IpamError::Static { pod: self.pod.clone(), address, why };
         let gives = |known: &&Arc<KnownPool>| known.parsed.as_ref().is_ok_and(|pool| pool.addresses.contains(address));
-        let Some((known, pool)) =
-            candidates.iter().find(gives).and_then(|known| Some((known, known.parsed.as_ref().ok()?)))
+        let Some((known, pool)) = pools.iter().find(gives).and_then(|known| Some((known, known.parsed.as_ref().ok()?)))
         else {
-            if plan.is_one_of_many() && self.pools.all().values().any(|known| gives(&known)) {
+            if self.plan.is_one_of_many() && self.ipam.pools.all().values().any(|known| gives(&known)) {
                 return Ok(None);
             }
-            let names: Vec<_> = candidates.iter().map(|known| known.name.as_str()).collect();
+            let names: Vec<_> = pools.iter().map(|known| known.name.as_str()).collect();
             return Err(refused(format!("none of the pools that it may use gives it out: {}", names.join(", "))));
         };
-        if self.pools.is_reserved(address) {
+        if self.elsewhere.contains(&address) {
+            if self.plan.is_one_of_many() {
+                return Ok(None);
+            }
+            return Err(refused("another of the pod's interfaces has it".to_owned()));
+        }
+        if self.ipam.pools.is_reserved(address) {
             return Err(refused("it is reserved by a SpiderReservedIP".to_owned()));
         }
+        let store = &self.ipam.store;
         let ours = || Ok(Some(Assigned::new(pool.with_prefix(address), &known.name)));
-        let holder = match self.store.take(address, &known.name, pod).await? {
+        let holder = match store.take(address, &known.name, self.pod).await? {
             Claimed::Ours => return ours(),
             Claimed::Theirs(holder) => holder,
         };
         // Its former holder has left it; the rest is for those who do not care which address they get.
-        if let Some(claim) = self.store.claim(address).await?.filter(|claim| claim.spec.state == ClaimState::Released)
-            && self.store.finish_release(&claim).await? == Finished::Deleted
-            && matches!(self.store.take(address, &known.name, pod).await?, Claimed::Ours)
+        if let Some(claim) = store.claim(address).await?.filter(|claim| claim.spec.state == ClaimState::Released)
+            && store.finish_release(&claim).await? == Finished::Deleted
+            && matches!(store.take(address, &known.name, self.pod).await?, Claimed::Ours)
         {
             return ours();
         }
@@ -145,47 +161,55 @@ impl Ipam {
     }
 
     /// An address of one pool, or a sentence on what holds it.
-    async fn take_from(
-        &self,
-        plan: &Plan<'_>,
-        known: &KnownPool,
-        pool: &Pool,
-    ) -> Result<Result<IpAddr, String>, IpamError> {
-        let recent = self.recent.of_others(&plan.request.pod);
-        let taken =
-            |address| known.in_use.contains(&address) || recent.contains(&address) || self.pools.is_reserved(address);
-        let guesses: Vec<_> = allocate::proposals(&pool.addresses, &plan.request.pod, taken).take(GUESSES).collect();
-        if let Some(address) = self.first_of(plan, &known.name, guesses).await? {
+    async fn take_from(&self, known: &KnownPool, pool: &Pool) -> Result<Result<IpAddr, String>, IpamError> {
+        if let Some(address) = self.first_of(&known.name, self.guesses(known, &pool.addresses)).await? {
             return Ok(Ok(address));
         }
-        let claims = self.store.pool_claims(&known.name).await?;
-        let claimed: HashSet<_> = claims
-            .iter()
-            .filter(|claim| !claim.belongs_to(&plan.request.pod))
-            .map(|claim| claim.spec.address)
-            .collect();
-        let taken = |address| claimed.contains(&address) || self.pools.is_reserved(address);
-        let free: Vec<_> = allocate::proposals(&pool.addresses, &plan.request.pod, taken).take(CHOICES).collect();
-        if let Some(address) = self.first_of(plan, &known.name, free).await? {
-            return Ok(Ok(address));
+        for _ in 0..ATTEMPTS {
+            let claims = self.ipam.store.pool_claims(&known.name).await?;
+            let claimed: HashSet<_> =
+                claims.iter().filter(|claim| !claim.belongs_to(self.pod)).map(|claim| claim.spec.address).collect();
+            let free = self.proposals(&pool.addresses, |address| claimed.contains(&address), CHOICES);
+            let none_is_free = free.is_empty();
+            if let Some(address) = self.first_of(&known.name, free).await? {
+                return Ok(Ok(address));
+            }
+            if let Some(address) = self.end_a_rest(known, pool, &claims).await? {
+                return Ok(Ok(address));
+            }
+            if none_is_free {
+                return Ok(Err(describe(known, pool, &claims)));
+            }
         }
-        if let Some(address) = self.end_a_rest(plan, known, pool, &claims).await? {
-            return Ok(Ok(address));
-        }
-        Ok(Err(describe(known, pool, &claims)))
+        // Others took every address that a list showed as free, each time. That is no proof that none is left.
+        Err(IpamError::Contended(self.pod.clone()))
+    }
+
+    /// What is likely to be free, as far as this agent knows without asking.
+    fn guesses(&self, known: &KnownPool, addresses: &AddressSet) -> Vec<IpAddr> {
+        let pod = self.pod.to_string();
+        let recent = self.ipam.recent.of_others(&pod);
+        let shown = |address| known.in_use.get(&address).is_some_and(|holder| *holder != pod);
+        self.proposals(addresses, |address| shown(address) || recent.contains(&address), GUESSES)
+    }
+
+    fn proposals(&self, addresses: &AddressSet, taken: impl Fn(IpAddr) -> bool, count: usize) -> Vec<IpAddr> {
+        let taken = |address| taken(address) || !self.may_have(address);
+        allocate::proposals(addresses, self.pod, taken).take(count).collect()
     }
 
     /// The first of `addresses` whose claim can be had.
-    async fn first_of(&self, plan: &Plan<'_>, pool: &str, addresses: Vec<IpAddr>) -> Result<Option<IpAddr>, IpamError> {
+    async fn first_of(&self, pool: &str, addresses: Vec<IpAddr>) -> Result<Option<IpAddr>, IpamError> {
+        let recent = &self.ipam.recent;
         for address in addresses {
-            match self.store.take(address, pool, &plan.request.pod).await? {
+            match self.ipam.store.take(address, pool, self.pod).await? {
                 Claimed::Ours => {
-                    self.recent.saw(address, plan.request.pod.to_string());
+                    recent.saw(address, self.pod.to_string());
                     return Ok(Some(address));
                 }
                 Claimed::Theirs(holder) => {
                     tracing::debug!(%address, holder, "taken by another; trying the next");
-                    self.recent.saw(address, holder);
+                    recent.saw(address, holder);
                 }
             }
         }
@@ -195,22 +219,19 @@ impl Ipam {
     /// Nothing else is free: the released address that has rested longest is taken before its rest is over.
     async fn end_a_rest(
         &self,
-        plan: &Plan<'_>,
         known: &KnownPool,
         pool: &Pool,
         claims: &[IPClaim],
     ) -> Result<Option<IpAddr>, IpamError> {
         let usable = |claim: &&IPClaim| {
             let address = claim.spec.address;
-            claim.spec.state == ClaimState::Released
-                && pool.addresses.contains(address)
-                && !self.pools.is_reserved(address)
+            claim.spec.state == ClaimState::Released && pool.addresses.contains(address) && self.may_have(address)
         };
         let mut resting: Vec<_> = claims.iter().filter(usable).collect();
         resting.sort_by_key(|claim| claim.spec.released_at);
         for claim in resting {
-            if self.store.finish_release(claim).await? == Finished::Deleted
-                && let Some(address) = self.first_of(plan, &known.name, vec![claim.spec.address]).await?
+            if self.ipam.store.finish_release(claim).await? == Finished::Deleted
+                && let Some(address) = self.first_of(&known.name, vec![claim.spec.address]).await?
             {
                 return Ok(Some(address));
             }

@@ -25,6 +25,10 @@ impl fmt::Display for Shortage {
     }
 }
 
+fn listing<T: ToString>(reasons: &[T]) -> String {
+    reasons.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// Why an address could not be bound or unbound.
 #[derive(Debug, thiserror::Error)]
 pub enum IpamError {
@@ -65,14 +69,14 @@ pub enum IpamError {
         source: ChoiceError,
     },
     /// No pool may be used.
-    #[error("pod {pod}, interface {interface}: {source}")]
+    #[error("pod {pod}, interface {interface}: {}", listing(.reasons))]
     NoPool {
         /// The pod's name.
         pod: PodName,
         /// The interface.
         interface: IfName,
-        /// Each pool and why it fell out.
-        source: NoPool,
+        /// For each family, each pool and why it fell out.
+        reasons: Vec<NoPool>,
     },
     /// No pool was named and none is marked `default`.
     #[error(
@@ -86,7 +90,7 @@ pub enum IpamError {
         interface: IfName,
     },
     /// Every address of every pool is in use.
-    #[error("pod {pod}, interface {interface}: {}", .shortages.iter().map(Shortage::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("pod {pod}, interface {interface}: {}", listing(.shortages))]
     Exhausted {
         /// The pod's name.
         pod: PodName,

@@ -53,6 +53,9 @@ impl Assigned {
     }
 }
 
+/// The pools to try for each family, in their order.
+pub(super) type Candidates = Vec<(Family, Vec<Arc<KnownPool>>)>;
+
 /// One ADD.
 pub(super) struct Plan<'a> {
     pub(super) request: &'a Request<'a>,
@@ -136,7 +139,8 @@ impl<'a> Plan<'a> {
         names.any(|name| plain(&name) && !known.contains_key(name)) || self.families().any(default_unknown)
     }
 
-    pub(super) fn candidates(&self, pools: &Pools, family: Family) -> Result<Vec<Arc<KnownPool>>, IpamError> {
+    /// The pools to try for each of `families`, or every family's reasons why there is none.
+    pub(super) fn candidates(&self, pools: &Pools, families: &[Family]) -> Result<Candidates, IpamError> {
         let applicant = Applicant {
             namespace: &self.request.pod.namespace,
             namespace_labels: &self.namespace_labels,
@@ -145,12 +149,25 @@ impl<'a> Plan<'a> {
             node_labels: &self.node_labels,
             network: &self.request.conf.name,
         };
+        let (mut found, mut reasons) = (Vec::new(), Vec::new());
+        for family in families {
+            match pools.candidates(&self.choice, *family, &applicant) {
+                Ok(candidates) => found.push((*family, candidates)),
+                Err(none) => reasons.push(none),
+            }
+        }
+        if reasons.is_empty() {
+            return Ok(found);
+        }
         let (pod, interface) = (self.request.pod.clone(), self.request.interface.clone());
-        pools.candidates(&self.choice, family, &applicant).map_err(|source| IpamError::NoPool {
-            pod,
-            interface,
-            source,
-        })
+        Err(IpamError::NoPool { pod, interface, reasons })
+    }
+
+    /// What the pod has on interfaces other than this one.
+    pub(super) fn elsewhere(&self, before: Option<&SpiderEndpoint>) -> HashSet<IpAddr> {
+        let ips = before.and_then(|before| before.status.as_ref()).into_iter().flat_map(|status| &status.current.ips);
+        let others = ips.filter(|ip| ip.interface != self.request.interface.as_str());
+        others.flat_map(EndpointIp::networks).map(|net| net.addr()).collect()
     }
 
     /// The addresses that the interface keeps. A sandbox of the same pod keeps them, and so does a pod of the same
@@ -236,13 +253,17 @@ impl<'a> Plan<'a> {
     }
 
     /// The answer once `written` is on the API server and its claims are confirmed.
-    pub(super) fn bound(&self, before: Option<&SpiderEndpoint>, written: &SpiderEndpoint) -> Bound {
+    pub(super) fn bound(&self, listed: &HashSet<IpAddr>, written: &SpiderEndpoint) -> Bound {
         let current = written.record().current.clone();
         let ip = current.ips.into_iter().find(|ip| ip.interface == self.request.interface.as_str());
-        let listed = before.map(SpiderEndpoint::addresses).unwrap_or_default();
-        let displaced = listed.into_iter().filter(|address| !written.lists(*address)).collect();
+        let displaced = listed.iter().copied().filter(|address| !written.lists(*address)).collect();
         Bound { ip: ip.unwrap_or_default(), generation: current.generation, mode: self.mode, displaced }
     }
+}
+
+/// What a pod's annotation asks the guard for; none where it has none, or one that an ADD would have refused.
+pub fn mode_of(pod: &Pod) -> Option<Mode> {
+    parse_mode(pod.annotations().get(GUARD)?).ok()
 }
 
 fn parse_mode(text: &str) -> Result<Mode, ChoiceError> {

@@ -6,6 +6,7 @@ use holdfast_api::endpoint::{EndpointIp, HolderState, NODE_LABEL, SpiderEndpoint
 use holdfast_core::id::{ContainerId, Generation, IfName, PodName};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 
 use super::{Ipam, IpamError};
 
@@ -16,11 +17,27 @@ pub struct PodRecord {
     pub uid: Option<String>,
     /// Who the endpoint names.
     pub holder: Option<(ContainerId, Generation)>,
-    /// Whether that is on this node.
-    pub here: bool,
+    /// Where that may live.
+    pub whereabouts: Whereabouts,
+    /// Containers that were taken off the record on purpose. Being taken for dead is none: it may have been a mistake.
+    pub dismissed: Vec<String>,
     /// The addresses of the interface asked for.
     pub listed: Vec<IpAddr>,
 }
+
+/// Where the holder that a record names may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// On this node.
+    Here,
+    /// On another one.
+    Elsewhere,
+    /// Nowhere: it was of a pod that another of the same name has replaced.
+    Nowhere,
+}
+
+/// Why a holder's record ended that was taken for dead.
+pub const SANDBOX_DIED: &str = "SandboxDied";
 
 impl Ipam {
     /// The record of the container's interface, for CHECK. None: the container is not the one that the endpoint names.
@@ -47,20 +64,32 @@ impl Ipam {
     /// What the records say of a pod's interface.
     pub async fn look(&self, name: &PodName, interface: &IfName) -> Result<PodRecord, IpamError> {
         let (pod, endpoint) = tokio::try_join!(self.store.pod(name), self.store.endpoint(name))?;
-        let current = endpoint.and_then(|endpoint| endpoint.status).map(|status| status.current).unwrap_or_default();
-        let listed = current.ips.iter().filter(|ip| ip.interface == interface.as_str()).flat_map(EndpointIp::networks);
+        let uid = pod.and_then(|pod| pod.metadata.uid);
+        let record = endpoint.and_then(|endpoint| endpoint.status).unwrap_or_default();
+        let current = record.current;
+        let whereabouts = if uid.as_ref().is_some_and(|uid| !current.uid.is_empty() && *uid != current.uid) {
+            Whereabouts::Nowhere
+        } else if current.node == self.settings.node {
+            Whereabouts::Here
+        } else {
+            Whereabouts::Elsewhere
+        };
+        let dismissed = record.history.into_iter().filter(|former| former.reason != SANDBOX_DIED);
         Ok(PodRecord {
-            uid: pod.and_then(|pod| pod.metadata.uid),
-            listed: listed.map(|net| net.addr()).collect(),
-            here: current.node == self.settings.node,
+            uid,
+            listed: addresses_on(&current.ips, interface),
+            whereabouts,
             holder: current.container_id.map(|container| (container, current.generation)),
+            dismissed: dismissed.filter_map(|former| former.container_id).collect(),
         })
     }
 
-    /// Names `container` as the holder, one generation on. None: the record names it already, or lists nothing for it.
+    /// Names `container`, of the pod with this UID on this node, as the holder, one generation on. None: the record names
+    /// it already, or there is none.
     pub async fn rebind(
         &self,
         name: &PodName,
+        uid: &str,
         container: &ContainerId,
         interface: &IfName,
     ) -> Result<Option<(Generation, Vec<IpAddr>)>, IpamError> {
@@ -76,13 +105,15 @@ impl Ipam {
             current.generation = current.generation.next();
             current.state = HolderState::Bound;
             current.bound_at = Some(now);
+            uid.clone_into(&mut current.uid);
+            current.node.clone_from(&self.settings.node);
+            endpoint.labels_mut().insert(NODE_LABEL.to_owned(), self.settings.node.clone());
             true
         });
         let Some(current) = written.await?.and_then(|endpoint| endpoint.status).map(|status| status.current) else {
             return Ok(None);
         };
-        let listed = current.ips.iter().filter(|ip| ip.interface == interface.as_str()).flat_map(EndpointIp::networks);
-        Ok(Some((current.generation, listed.map(|net| net.addr()).collect())))
+        Ok(Some((current.generation, addresses_on(&current.ips, interface))))
     }
 
     /// Takes a dead container out of its record; the addresses stay, whoever owns the pod. False: the record names
@@ -98,6 +129,11 @@ impl Ipam {
             true
         });
         Ok(written.await?.is_some())
+    }
+
+    /// The pods on this node. Not read live: good for what is looked at again.
+    pub async fn pods_here(&self) -> Result<Vec<Pod>, IpamError> {
+        Ok(self.store.pods_on(&self.settings.node).await?)
     }
 
     /// The endpoints that are bound on this node.
@@ -120,4 +156,10 @@ impl Ipam {
         self.store.node(&self.settings.node).await?;
         Ok(())
     }
+}
+
+/// The addresses of one interface.
+fn addresses_on(ips: &[EndpointIp], interface: &IfName) -> Vec<IpAddr> {
+    let of_interface = ips.iter().filter(|ip| ip.interface == interface.as_str());
+    of_interface.flat_map(EndpointIp::networks).map(|net| net.addr()).collect()
 }

@@ -1,6 +1,12 @@
 //! What the guard counts: in the kernel, read when somebody asks, and what the agent did about it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use holdfast_abi::Counter as Kernel;
 use prometheus_client::{
@@ -28,19 +34,21 @@ struct ReasonLabel {
 pub struct GuardMetrics {
     rebound: Family<ReasonLabel, Counter>,
     fence_seconds: Histogram,
+    passed_over: Arc<AtomicU64>,
 }
 
 impl GuardMetrics {
     /// Registers what the agent counts, and what `datapath`'s programs do.
     pub fn register(registry: &mut Registry, datapath: Datapath) -> Self {
-        let new = Self { rebound: Family::default(), fence_seconds: Histogram::new(buckets()) };
+        let new =
+            Self { rebound: Family::default(), fence_seconds: Histogram::new(buckets()), passed_over: Arc::default() };
         registry.register("holdfast_rebind", "Records corrected after what the guard saw", new.rebound.clone());
         registry.register(
             "holdfast_fence_seconds",
-            "From an event in the kernel until everything that came of it was done",
+            "From a stale packet until everything that came of it was done, from a sandbox's death until it was fenced",
             new.fence_seconds.clone(),
         );
-        registry.register_collector(Box::new(KernelCounters(datapath)));
+        registry.register_collector(Box::new(KernelCounters { datapath, passed_over: Arc::clone(&new.passed_over) }));
         new
     }
 
@@ -48,27 +56,40 @@ impl GuardMetrics {
         self.rebound.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    pub(crate) fn handled(&self, after: Duration) {
+    /// An event that the agent had no time for: its link has others under way.
+    pub(crate) fn passed_over(&self) {
+        self.passed_over.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fenced(&self, after: Duration) {
         self.fence_seconds.observe(after.as_secs_f64());
     }
 }
 
 /// The kernel's own counters and the bindings.
 #[derive(Debug)]
-struct KernelCounters(Datapath);
+struct KernelCounters {
+    datapath: Datapath,
+    passed_over: Arc<AtomicU64>,
+}
 
 impl KernelCounters {
     fn try_encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<Result<(), std::fmt::Error>, DatapathError> {
-        let counters = self.0.counters()?;
-        let bindings = self.0.bindings()?;
+        let counters = self.datapath.counters()?;
+        let bindings = self.datapath.bindings()?;
         let count = |state| bindings.iter().filter(|binding| binding.state == state).count();
         let states = [("current", count(BindingState::Current)), ("stale", count(BindingState::Stale))];
-        let of = |kinds: fn(Kernel) -> bool| counters.iter().filter(move |(kind, _)| kinds(*kind));
+        let of = |kinds: fn(Kernel) -> bool| {
+            let counts = counters.iter().filter(move |(kind, _)| kinds(*kind));
+            counts.map(|(kind, count)| (kind.name(), count))
+        };
+        let passed_over = std::iter::once(("passed_over", self.passed_over.load(Ordering::Relaxed)));
         Ok((|| {
             encode(encoder, "holdfast_guard_packets", "Packets that the guard let pass", of(is_pass))?;
             encode(encoder, "holdfast_guard_drops", "Packets that the guard dropped", of(is_drop))?;
             encode(encoder, "holdfast_guard_events", "What the guard saw and reported", of(is_event))?;
-            encode(encoder, "holdfast_guard_events_lost", "Events for which the ring had no room", of(is_lost))?;
+            let lost = "Events for which the ring had no room, or the agent no time";
+            encode(encoder, "holdfast_guard_events_lost", lost, of(is_lost).chain(passed_over))?;
             let mut gauges = encoder.encode_descriptor(
                 "holdfast_bindings",
                 "Pairs of link and address",
@@ -97,12 +118,12 @@ fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    counts: impl Iterator<Item = (Kernel, u64)>,
+    counts: impl Iterator<Item = (&'static str, u64)>,
 ) -> Result<(), std::fmt::Error> {
     let kind = prometheus_client::metrics::MetricType::Counter;
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-    for (counter, count) in counts {
-        ConstCounter::new(count).encode(family.encode_family(&[("kind", counter.name())])?)?;
+    for (kind, count) in counts {
+        ConstCounter::new(count).encode(family.encode_family(&[("kind", kind)])?)?;
     }
     Ok(())
 }

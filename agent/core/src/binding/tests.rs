@@ -25,14 +25,13 @@ fn bind(link: IfIndex, name: &str, generation: u64) -> Event {
     Event::Bind { link, party: party(name), address: ip(1), generation: Generation(generation) }
 }
 
-fn finding(holder: Option<(&str, u64)>) -> Finding {
-    Finding {
-        holder: holder.map(|(name, generation)| (tag(name), Generation(generation))),
-        listed: vec![ip(1)],
-        same_pod: true,
-        alive: true,
-        holder_alive: false,
-    }
+/// The record names this container, which lives no more.
+fn named(name: &str, generation: u64) -> Named {
+    Named::Holder { tag: tag(name), generation: Generation(generation), may_live: false }
+}
+
+fn finding(named: Named) -> Finding {
+    Finding { named, listed: vec![ip(1)], same_pod: true, alive: true }
 }
 
 fn found(link: IfIndex, finding: Finding) -> Event {
@@ -96,7 +95,7 @@ fn a_dead_sandbox_is_fenced_at_once_and_collected_after_a_look() {
     let exited = Event::Exited { tag: tag("old") };
     assert_eq!(bindings.step(NOW, exited), [Action::MakeStale { link: A, address: ip(1) }, Action::Look { link: A }]);
     assert_eq!(bindings.state(A, ip(1)), Some(State::Dead));
-    let dead = Finding { alive: false, ..finding(Some(("old", 1))) };
+    let dead = Finding { alive: false, ..finding(named("old", 1)) };
     assert_eq!(bindings.step(NOW, found(A, dead)), [Action::Collect { link: A }]);
     assert_eq!(bindings.step(NOW, Event::Exited { tag: 0 }), [], "somebody else's death");
 }
@@ -107,7 +106,7 @@ fn a_death_that_was_none_is_taken_back() {
     bindings.step(NOW, bind(A, "old", 1));
     bindings.step(NOW, Event::Exited { tag: tag("old") });
     assert_eq!(
-        bindings.step(NOW, found(A, finding(Some(("old", 1))))),
+        bindings.step(NOW, found(A, finding(named("old", 1)))),
         [Action::MakeCurrent { link: A, party: party("old"), address: ip(1), generation: Generation(1) }]
     );
 }
@@ -116,7 +115,7 @@ fn a_death_that_was_none_is_taken_back() {
 fn a_record_that_lags_behind_is_rebound() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "seen", 2));
-    for holder in [None, Some(("older", 1))] {
+    for holder in [Named::Nobody, named("older", 1)] {
         assert_eq!(bindings.step(NOW, found(A, finding(holder))), [Action::Rebind { link: A }]);
     }
 }
@@ -124,10 +123,12 @@ fn a_record_that_lags_behind_is_rebound() {
 #[test]
 fn what_moved_on_is_fenced() {
     let cases = [
-        Finding { holder_alive: true, ..finding(Some(("elsewhere", 3))) },
-        Finding { same_pod: false, ..finding(Some(("other", 3))) },
-        Finding { same_pod: false, ..finding(None) },
-        Finding { alive: false, ..finding(Some(("other", 3))) },
+        finding(Named::Holder { tag: tag("elsewhere"), generation: Generation(3), may_live: true }),
+        Finding { same_pod: false, ..finding(named("other", 3)) },
+        Finding { same_pod: false, ..finding(Named::Nobody) },
+        Finding { alive: false, ..finding(named("other", 3)) },
+        finding(Named::Dismissed),
+        Finding { listed: Vec::new(), ..finding(Named::Nobody) },
     ];
     for case in cases {
         let mut bindings = Bindings::default();
@@ -135,6 +136,42 @@ fn what_moved_on_is_fenced() {
         let expected = [Action::MakeStale { link: A, address: ip(1) }, Action::Withdraw { link: A }];
         assert_eq!(bindings.step(NOW, found(A, case)), expected);
     }
+}
+
+#[test]
+fn a_link_that_is_leaving_is_fenced_and_left_alone() {
+    let mut bindings = Bindings::default();
+    bindings.step(NOW, bind(A, "old", 1));
+    assert_eq!(bindings.step(NOW, Event::Leaving { link: A }), [Action::MakeStale { link: A, address: ip(1) }]);
+    assert_eq!(bindings.state(A, ip(1)), Some(State::Stale));
+    for holder in [Named::Nobody, named("old", 1), named("other", 2)] {
+        assert_eq!(bindings.step(NOW, found(A, finding(holder))), [], "a look that was under way changes nothing");
+    }
+    assert_eq!(bindings.step(NOW, Event::Exited { tag: tag("old") }), []);
+    let seen = Event::Seen { link: A, address: ip(1), sight: Sight::Stale };
+    assert_eq!(bindings.step(NOW, seen).len(), 1, "reported, not looked at");
+    let again = bindings.step(NOW, bind(A, "old", 1));
+    assert!(matches!(again[..], [Action::MakeCurrent { .. }]), "a repeated ADD binds it again");
+    assert_eq!(bindings.step(NOW, Event::Leaving { link: B }), []);
+}
+
+#[test]
+fn an_address_that_moved_is_fenced_on_every_other_link() {
+    let mut bindings = Bindings::default();
+    bindings.step(NOW, bind(A, "old", 1));
+    let moved = |to| Event::Moved { address: ip(1), to: tag(to) };
+    assert_eq!(bindings.step(NOW, moved("old")), [], "it is the holder's own");
+    assert_eq!(bindings.step(NOW, moved("new")), [Action::MakeStale { link: A, address: ip(1) }]);
+    assert_eq!(bindings.holder(ip(1)), None);
+}
+
+#[test]
+fn a_record_read_before_a_newer_bind_moves_nothing_back() {
+    let mut bindings = superseded();
+    assert_eq!(bindings.step(NOW, found(A, finding(named("old", 1)))), []);
+    assert_eq!(bindings.holder(ip(1)), Some(B));
+    let newer = bindings.step(NOW, found(A, finding(named("old", 3))));
+    assert!(matches!(newer[..], [Action::MakeCurrent { link: A, .. }]), "{newer:?}");
 }
 
 #[test]
@@ -165,19 +202,24 @@ fn any_event() -> impl Strategy<Value = Event> {
         address: ip(last),
         generation: Generation(generation),
     });
-    let holder = prop::option::of((name, 1u64..9));
+    let holder = (name, 1u64..9, any::<bool>()).prop_map(|(name, generation, may_live)| Named::Holder {
+        tag: tag(&name),
+        generation: Generation(generation),
+        may_live,
+    });
+    let named = prop_oneof![4 => holder, 1 => Just(Named::Nobody), 1 => Just(Named::Dismissed)];
     let listed = prop::collection::vec(1u8..4, 0..3);
-    let found = (any_link(), holder, listed, any::<[bool; 3]>()).prop_map(|(link, holder, listed, flags)| {
-        let holder = holder.map(|(name, generation)| (tag(&name), Generation(generation)));
+    let found = (any_link(), named, listed, any::<[bool; 2]>()).prop_map(|(link, named, listed, [same_pod, alive])| {
         let listed = listed.into_iter().map(ip).collect();
-        let [same_pod, alive, holder_alive] = flags;
-        Event::Found { link, finding: Finding { holder, listed, same_pod, alive, holder_alive } }
+        Event::Found { link, finding: Finding { named, listed, same_pod, alive } }
     });
     prop_oneof![
         bind,
         found,
         any_packet(),
         any_link().prop_map(|link| Event::Detach { link }),
+        any_link().prop_map(|link| Event::Leaving { link }),
+        (name, 1u8..4).prop_map(|(name, last)| Event::Moved { address: ip(last), to: tag(&name) }),
         name.prop_map(|name| Event::Exited { tag: tag(&name) }),
     ]
 }
