@@ -28,14 +28,17 @@ pub struct Wire {
 impl Wire {
     /// Opens an interface of the host.
     pub fn open(host: &Host, interface: &str) -> Result<Self> {
-        host.run(|| {
-            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-            let address = getifaddrs()?
-                .filter(|entry| entry.interface_name == interface)
-                .find_map(|entry| entry.address?.as_link_addr().copied())
-                .with_context(|| format!("no interface {interface}"))?;
-            Ok(Self { socket, address })
-        })?
+        host.run(|| Self::here(interface))?
+    }
+
+    /// Opens an interface of the network namespace that the calling thread is in.
+    pub fn here(interface: &str) -> Result<Self> {
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+        let address = getifaddrs()?
+            .filter(|entry| entry.interface_name == interface)
+            .find_map(|entry| entry.address?.as_link_addr().copied())
+            .with_context(|| format!("no interface {interface}"))?;
+        Ok(Self { socket, address })
     }
 
     /// The interface's MAC.

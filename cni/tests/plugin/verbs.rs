@@ -78,6 +78,14 @@ fn del_may_come_without_a_namespace() {
 }
 
 #[test]
+fn del_may_come_without_a_configuration() {
+    for input in [&b""[..], b" \n", b"{}", b"null"] {
+        let (code, text) = Run::verb("DEL").input(input).error();
+        assert!(code == 11 && text.contains(holdfast_cni::DEFAULT_SOCKET), "it should ask the agent: {code} {text}");
+    }
+}
+
+#[test]
 fn version_needs_no_agent() {
     for (input, version) in
         [("", "1.1.0"), (r#"{"cniVersion":"0.4.0"}"#, "0.4.0"), (r#"{"cniVersion":"9.9.9"}"#, "1.1.0")]

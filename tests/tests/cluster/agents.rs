@@ -1,8 +1,12 @@
 //! holdfast's own pods.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use xtask::deploy::{self, NAMESPACE};
 use xtask::progress::Look;
@@ -36,17 +40,49 @@ pub(crate) fn containers(world: &World) -> Result<Vec<(String, u64)>> {
 
 /// Waits until a line of the log of the node's agent, not older than `since`, has all of `words`.
 pub(crate) fn says(world: &World, node: &str, since: Instant, words: &[&str]) -> Result<Value> {
+    world.wait(&format!("the agent on {node} to say {words:?}"), 10, || {
+        Ok(said(world, node, since, words)?.map_or_else(|| Look::NotYet("it has not".into()), Look::Done))
+    })
+}
+
+/// The last line of the log of the node's agent, not older than `since`, that has all of `words`.
+pub(crate) fn said(world: &World, node: &str, since: Instant, words: &[&str]) -> Result<Option<Value>> {
     let agent = on(world, node)?;
     let agent = text(&agent, "/metadata/name")?;
-    world.wait(&format!("the agent on {node} to say {words:?}"), 10, || {
-        let seconds = format!("--since={}s", since.elapsed().as_secs() + 1);
-        let log = world.cluster.run(&["-n", NAMESPACE, "logs", agent, &seconds])?;
-        let line = log.lines().find(|line| words.iter().all(|word| line.contains(word)));
-        Ok(match line {
-            Some(line) => Look::Done(serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?),
-            None => Look::NotYet("it has not".into()),
-        })
+    let seconds = format!("--since={}s", since.elapsed().as_secs() + 1);
+    let log = world.cluster.run(&["-n", NAMESPACE, "logs", agent, &seconds])?;
+    let line = log.lines().rfind(|line| words.iter().all(|word| line.contains(word)));
+    line.map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))).transpose()
+}
+
+/// Waits until the agent on a node runs in another container than `before`.
+pub(crate) fn back(world: &World, node: &str, before: &str) -> Result<(String, u64)> {
+    world.wait(&format!("the agent on {node} to be back"), 60, || {
+        // No agent is ready for a moment.
+        let now = container(world, node).ok().filter(|(now, _)| now != before);
+        Ok(now.map_or_else(|| Look::NotYet("it is not".into()), Look::Done))
     })
+}
+
+/// A number among the metrics of the node's agent.
+pub(crate) fn metric(world: &World, node: &str, name: &str) -> Result<f64> {
+    let nodes = &world.lab().description().nodes;
+    let netns = &nodes.iter().find(|it| it.name == node).with_context(|| format!("there is no node {node}"))?.netns;
+    let file = File::open(netns).with_context(|| format!("opening {}", netns.display()))?;
+    let mut text = String::new();
+    let read = || {
+        setns(&file, CloneFlags::CLONE_NEWNET)?;
+        let mut stream = TcpStream::connect("127.0.0.1:5710")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+        stream.read_to_string(&mut text)?;
+        anyhow::Ok(())
+    };
+    std::thread::scope(|scope| scope.spawn(read).join())
+        .map_err(|_| anyhow!("the reader of metrics panicked"))?
+        .with_context(|| format!("reading the metrics of the agent on {node}"))?;
+    let value =
+        text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name} in {text}"))?;
+    Ok(value.trim().parse()?)
 }
 
 /// Removes the agents from all nodes until what is returned is dropped.

@@ -9,7 +9,8 @@ use crate::sandbox::Sandbox;
 use crate::stage::{Holder, Stage, same};
 use crate::{manifest, traffic};
 
-fn conf(plugin: &str) -> Value {
+/// The configuration of a plugin that has its addresses from holdfast.
+pub(crate) fn conf(plugin: &str) -> Value {
     let mut conf = json!({"cniVersion": "0.4.0", "name": "lan", "type": plugin, "ipam": {"type": "spiderpool"}});
     if plugin == "macvlan" {
         conf["master"] = json!("eth0");

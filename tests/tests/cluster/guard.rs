@@ -1,12 +1,16 @@
 //! A pod that takes its neighbour's address: not heard, reported, and the neighbour unharmed.
 
+use std::fs;
+use std::net::Ipv4Addr;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
 use serde_json::json;
 use xtask::progress::output;
 
+use crate::liar::Liar;
 use crate::stage::{Holder, Stage, same};
 use crate::traffic::Pings;
 use crate::{agents, manifest, sandbox, traffic};
@@ -42,6 +46,9 @@ fn steal(stage: &Stage, thief: &Holder, victim: &Holder) -> Result<()> {
         ensure!(!ping(stage, "web-0", address, lan)?, "the pod got through from its neighbour's address {address}");
         let line = agents::says(stage.world, &thief.node, since, &["Foreign", &format!("\"{address}\"")])?;
         same("dropped", &line["dropped"], &json!(true))?;
+        for (kind, name) in [("Pod", "web-0"), ("StatefulSet", "web")] {
+            stage.told(kind, name, "SourceViolation", &[address, &thief.container, &victim.container, "dropped"])?;
+        }
         ensure!(ping(stage, "web-0", own, lan)?, "its own address {own} should go on working");
     }
     Ok(())
@@ -65,5 +72,66 @@ fn a_pod_cannot_use_its_neighbours_address() -> Result<()> {
         ensure!(ping(&stage, "web-1", from, to)?, "the neighbour itself does not get through any more");
     }
     same("the neighbour's record", &stage.holder("web-1")?, &victim)?;
+    stage.finish()
+}
+
+/// What the agent's process uses.
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    resident_kib: u64,
+    cpu: Duration,
+}
+
+impl Usage {
+    fn of(process: Pid) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        let fields: Vec<_> = stat.rsplit_once(')').context("a name in parentheses")?.1.split_whitespace().collect();
+        // proc(5): utime and stime, in ticks of which a second has a hundred.
+        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(Self {
+            resident_kib: resident.trim().trim_end_matches(" kB").parse()?,
+            cpu: Duration::from_millis(ticks * 10),
+        })
+    }
+}
+
+/// A million packets, each from another address of the pool's network that is not the pod's.
+#[test]
+fn a_flood_disturbs_neither_the_neighbour_nor_the_agent() -> Result<()> {
+    let stage = Stage::alone("flood", 200)?;
+    let world = stage.world;
+    stage.apply(manifest::stateful_set("web", 2))?;
+    let (flooder, neighbour) = (stage.ready("web-0")?, stage.ready("web-1")?);
+    let (agent, _) = agents::container(world, &flooder.node)?;
+    let process = sandbox::process_of(&agent)?;
+    let net = stage.net4().try_into()?;
+    let liar = Liar::new(world, &flooder)?;
+    let own: Vec<Ipv4Addr> =
+        [&flooder, &neighbour].map(|holder| holder.addresses()[0].parse()).into_iter().collect::<Result<_, _>>()?;
+    let foreign: Vec<_> =
+        (1..=200).map(|last| Ipv4Addr::new(172, 22, net, last)).filter(|it| !own.contains(it)).collect();
+    // Once for whatever is made at the first use.
+    liar.flood(10_000, |number| foreign[number as usize % foreign.len()])?;
+    let limited = "holdfast_guard_events_total{kind=\"events_limited\"}";
+    let (before, kept_back, begun) =
+        (Usage::of(process)?, agents::metric(world, &flooder.node, limited)?, Instant::now());
+    let pings = neighbour.addresses().map(|address| Pings::from_lan(world, address));
+    let heard = liar.flood(1_000_000, |number| foreign[number as usize % foreign.len()])?;
+    let (after, took) = (Usage::of(process)?, begun.elapsed());
+    eprintln!("the flood took {took:?}: {before:?} → {after:?}");
+    same("what was heard of it", &heard, &0)?;
+    for pings in pings {
+        pings?.all_answered(20)?;
+    }
+    let grown = after.resident_kib.saturating_sub(before.resident_kib);
+    ensure!(grown < 4096, "the agent grew by {grown} KiB: {before:?} → {after:?}");
+    let busy = after.cpu.saturating_sub(before.cpu).as_secs_f64() / took.as_secs_f64();
+    ensure!(busy < 0.5, "the agent used {:.0} % of a processor", busy * 100.0);
+    let kept_back = agents::metric(world, &flooder.node, limited)? - kept_back;
+    ensure!(kept_back > 900_000.0, "only {kept_back} events are counted as kept back");
+    same("the agent", &agents::container(world, &flooder.node)?.0, &agent)?;
+    same("the neighbour's record", &stage.holder("web-1")?, &neighbour)?;
     stage.finish()
 }

@@ -8,12 +8,14 @@
 //! sandbox  a runtime's part by hand: sandboxes, their processes, calls of plugins
 //! traffic  a host on the LAN that talks to pods
 //! agents   holdfast's own pods
+//! liar     frames from inside a pod that no stack would send
 //! ```
 //!
 //! Tests run at the same time, but for those that disturb others. `cargo xtask test cluster` runs them all.
 
 mod agents;
 mod api;
+mod liar;
 mod manifest;
 mod sandbox;
 mod stage;
@@ -21,6 +23,8 @@ mod traffic;
 mod world;
 
 mod columns;
+mod conflict;
+mod crash;
 mod death;
 mod delegate;
 mod deletion;
@@ -31,5 +35,6 @@ mod mistakes;
 mod owners;
 mod records;
 mod restart;
+mod stale;
 mod sticky;
 mod versions;

@@ -1,9 +1,11 @@
 //! The agent dies, or is away: running pods notice nothing, starting pods wait for it.
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context, Result, ensure};
 use xtask::deploy;
-use xtask::progress::Look;
 
+use crate::liar::Liar;
 use crate::sandbox::{Sandbox, conf};
 use crate::stage::{Holder, Stage, is_ready, same};
 use crate::traffic::Pings;
@@ -17,24 +19,21 @@ fn a_killed_agent_costs_no_packet() -> Result<()> {
     let holders = [stage.ready("web-0")?, stage.ready("web-1")?];
     let addresses = holders.iter().flat_map(Holder::addresses);
     let pings = addresses.map(|address| Pings::from_lan(world, address)).collect::<Result<Vec<_>>>()?;
-    let mut restarts = Vec::new();
-    for node in world.cluster.nodes()? {
-        let (container, count) = agents::container(world, &node)?;
-        sandbox::kill_container(&container)?;
-        restarts.push((node, container, count));
-    }
-    for (node, container, count) in restarts {
-        world
-            .wait(&format!("the agent on {node} to be back"), 60, || {
-                // No agent is ready for a moment.
-                let now = agents::container(world, &node).ok().filter(|(now, _)| *now != container);
-                Ok(now.map_or_else(|| Look::NotYet("it is not".into()), Look::Done))
-            })
-            .and_then(|now| {
-                ensure!(now.1 > count, "{node}: restartCount is {} after {count}", now.1);
-                Ok(())
-            })?;
-    }
+    let liar = Liar::new(world, &holders[0])?;
+    let foreign = Ipv4Addr::new(172, 22, stage.net4().try_into()?, 9);
+    let (told, heard, ()) = liar.lies(foreign, || {
+        let nodes = world.cluster.nodes()?;
+        let before = agents::containers(world)?;
+        for (container, _) in &before {
+            sandbox::kill_container(container)?;
+        }
+        for (node, (container, count)) in nodes.iter().zip(&before) {
+            let now = agents::back(world, node, container)?;
+            ensure!(now.1 > *count, "{node}: restartCount is {} after {count}", now.1);
+        }
+        Ok(())
+    })?;
+    ensure!(told > 100 && heard == 0, "of {told} packets from a foreign address, {heard} were heard on the LAN");
     for pings in pings {
         pings.all_answered(50)?;
     }

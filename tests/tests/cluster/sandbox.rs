@@ -108,6 +108,19 @@ impl Sandbox {
         Ok(Answer { ok: ended.status.success(), said })
     }
 
+    /// Whether a host on the LAN answers a ping from this address.
+    pub(crate) fn gets_through(&self, from: &str) -> Result<bool> {
+        let lan = if from.contains(':') { "fd00:22::100" } else { "172.22.0.100" };
+        let net = format!("--net=/run/netns/{}", self.netns);
+        let ping = ["nsenter", &net, "--", "ping", "-n", "-c", "2", "-i", "0.2", "-W", "1", "-I", from, lan];
+        Ok(self.node.exec(&ping).output()?.status.success())
+    }
+
+    /// The hardware address of its interface.
+    pub(crate) fn mac(&self) -> Result<String> {
+        Ok(self.run(&["cat", "/sys/class/net/eth0/address"])?.trim().to_owned())
+    }
+
     /// A command inside.
     pub(crate) fn run(&self, words: &[&str]) -> Result<String> {
         let net = format!("--net=/run/netns/{}", self.netns);

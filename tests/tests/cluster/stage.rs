@@ -60,7 +60,7 @@ impl Stage {
     }
 
     fn make(&self, size: u16) -> Result<()> {
-        let (net4, net6) = (100 + self.number, 100 + self.number);
+        let (net4, net6) = (self.net4(), 100 + self.number);
         ensure!(net4 < 256, "there are no addresses for more tests");
         let range4 = format!("172.22.{net4}.1-172.22.{net4}.{size}");
         let range6 = format!("fd00:22::{net6}:1-fd00:22::{net6}:{size:x}");
@@ -77,6 +77,11 @@ impl Stage {
         }
         self.world.cluster.apply(&manifest::list(&items).to_string())?;
         Ok(())
+    }
+
+    /// The third part of its IPv4 addresses.
+    pub(crate) fn net4(&self) -> u16 {
+        100 + self.number
     }
 
     /// Applies a manifest in the stage's namespace.
@@ -189,6 +194,20 @@ impl Stage {
             let texts: Vec<&str> = of_pod.filter_map(|event| event["message"].as_str()).collect();
             let found = texts.iter().find(|text| words.iter().all(|word| text.contains(word)));
             Ok(found.map_or_else(|| Look::NotYet(format!("{texts:?}")), |text| Look::Done((*text).to_owned())))
+        })
+    }
+
+    /// Waits until an event of an object has this reason and all of `words` in its text.
+    pub(crate) fn told(&self, kind: &str, name: &str, reason: &str, words: &[&str]) -> Result<()> {
+        self.wait(&format!("an event {reason} of {kind} {}/{name} with {words:?}", self.namespace), 10, || {
+            let events = self.world.api.list(&format!("/api/v1/namespaces/{}/events", self.namespace), "")?;
+            let about = |event: &&Value| {
+                let object = &event["involvedObject"];
+                object["kind"] == kind && object["name"] == name && event["reason"] == reason
+            };
+            let texts: Vec<&str> = events.iter().filter(about).filter_map(|event| event["message"].as_str()).collect();
+            let found = texts.iter().any(|text| words.iter().all(|word| text.contains(word)));
+            Ok(if found { Look::Done(()) } else { Look::NotYet(format!("{texts:?}")) })
         })
     }
 

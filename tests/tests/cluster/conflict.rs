@@ -1,0 +1,57 @@
+//! Somebody on the LAN who has a pod's address too.
+
+use anyhow::{Context, Result, ensure};
+use xtask::progress::output;
+
+use crate::manifest;
+use crate::stage::Stage;
+use crate::traffic;
+use crate::world::World;
+
+/// The LAN's host has one more address, until this is dropped.
+struct Squatter<'a> {
+    world: &'a World,
+    address: String,
+}
+
+impl<'a> Squatter<'a> {
+    fn on(world: &'a World, address: &str) -> Result<Self> {
+        let squatter = Self { world, address: format!("{address}/32") };
+        squatter.ip("add")?;
+        Ok(squatter)
+    }
+
+    fn ip(&self, verb: &str) -> Result<()> {
+        output(&mut self.world.lab().in_lan(&["ip", "addr", verb, &self.address, "dev", "eth0"])).map(drop)
+    }
+}
+
+impl Drop for Squatter<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.ip("del") {
+            eprintln!("the LAN's host keeps {}: {error:#}", self.address);
+        }
+    }
+}
+
+#[test]
+fn a_claim_from_the_lan_is_told_with_both_hardware_addresses() -> Result<()> {
+    let stage = Stage::new("conflict", 5)?;
+    stage.apply(manifest::stateful_set("web", 1))?;
+    let holder = stage.ready("web-0")?;
+    let address = holder.addresses()[0];
+    let lan = |words: &[&str]| output(&mut stage.world.lab().in_lan(words));
+    let foreign = lan(&["cat", "/sys/class/net/eth0/address"])?.trim().to_owned();
+    let squatter = Squatter::on(stage.world, address)?;
+    // Asking for anybody with that address as the sender's is a claim; nobody has this one to answer.
+    let asked = ["ping", "-n", "-c", "1", "-W", "1", "-I", address, "172.22.99.99"];
+    ensure!(!stage.world.lab().in_lan(&asked).output()?.status.success(), "somebody has the address asked for");
+    let own = stage.kubectl(&["exec", "web-0", "--", "cat", "/sys/class/net/eth0/address"])?;
+    let own = own.trim();
+    ensure!(!own.is_empty() && own != foreign);
+    stage.told("Pod", "web-0", "AddressConflict", &[address, &foreign, own, &holder.container])?;
+    drop(squatter);
+    lan(&["ip", "neigh", "flush", "dev", "eth0"])?;
+    traffic::reaches(stage.world, &holder).context("after the other has given it up")?;
+    stage.finish()
+}
