@@ -1,11 +1,16 @@
 //! CHECK and STATUS: whether things are as they were made, and whether an ADD would work.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use holdfast_cni::{CniError, Invocation, Plugin, code};
+use holdfast_core::id::Generation;
 
 use super::{Attach, AttachError, call::Call, pod_net};
-use crate::{ipam::Bound, net::LinkSpec};
+use crate::{
+    datapath::{Binding, BindingState},
+    ipam::Bound,
+    net::LinkSpec,
+};
 
 impl Attach {
     /// Compares a container's record and interface with what they should be.
@@ -34,7 +39,39 @@ impl Attach {
             ifname: call.interface.clone(),
             mtu: call.conf.mtu,
         };
-        Ok(self.network.check(&spec, &pod_net(call, &bound)?).await?)
+        let net = pod_net(call, &bound)?;
+        self.network.check(&spec, &net).await?;
+        self.check_guard(call, generation, net.ips())
+    }
+
+    /// The guard has to let the container's packets pass, and no one else's.
+    fn check_guard(
+        &self,
+        call: &Call,
+        generation: Generation,
+        addresses: impl Iterator<Item = IpAddr>,
+    ) -> Result<(), AttachError> {
+        let (links, _) = self.guarded_links(&call.container, &call.interface)?;
+        let bindings = self.datapath.bindings()?;
+        let current = |address: &IpAddr| {
+            bindings.iter().any(|Binding { entry, state }| {
+                links.iter().any(|link| link.link == entry.link)
+                    && (entry.address, entry.generation, *state) == (*address, generation, BindingState::Current)
+            })
+        };
+        let missing: Vec<_> =
+            addresses.filter(|address| !current(address)).map(|address| address.to_string()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let msg = format!(
+            "pod {}: the guard does not have {} as the addresses of {} in container {}; the agent's next comparison mends it",
+            call.pod,
+            missing.join(", "),
+            call.interface,
+            call.container
+        );
+        Err(CniError::new(code::INTERNAL, msg).into())
     }
 
     /// Whether an ADD would work now: the API server answers.

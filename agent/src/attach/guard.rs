@@ -55,7 +55,7 @@ impl Attach {
     }
 
     /// The container's links that the guard sits on: those of this interface, and the others.
-    fn guarded_links(
+    pub(super) fn guarded_links(
         &self,
         container: &ContainerId,
         interface: &IfName,

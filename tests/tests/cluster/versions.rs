@@ -63,6 +63,28 @@ fn every_version_adds_checks_and_deletes() -> Result<()> {
     stage.finish()
 }
 
+/// In a list, as libcni goes through it: the next plugin gets the answer as `prevResult` and passes it on.
+#[test]
+fn it_goes_first_in_a_list() -> Result<()> {
+    let stage = Stage::new("list", 5)?;
+    let pod = stage.pod_without_network("web")?;
+    // The reference plugins of the laboratory speak nothing newer.
+    for version in &VERSIONS[..3] {
+        let sandbox = Sandbox::new(stage.world, &pod, &format!("list-{version}"))?;
+        let answer = sandbox.call("ADD", &conf(version))?.result()?;
+        let setting = "net.ipv4.conf.eth0.arp_filter";
+        let mut tuning = json!({"cniVersion": version, "name": "holdfast", "type": "tuning", "sysctl": {setting: "1"}});
+        tuning["prevResult"] = answer.clone();
+        let passed_on = sandbox.call_plugin("tuning", "ADD", tuning.to_string().as_bytes())?.result()?;
+        same("the list's addresses", &passed_on["ips"], &answer["ips"])?;
+        same("the setting", &sandbox.run(&["cat", "/proc/sys/net/ipv4/conf/eth0/arp_filter"])?.trim(), &"1")?;
+        traffic::reaches(stage.world, &stage.holder("web-0")?)?;
+        sandbox.call_plugin("tuning", "DEL", tuning.to_string().as_bytes())?.result()?;
+        sandbox.call("DEL", &conf(version))?.result()?;
+    }
+    stage.finish()
+}
+
 #[test]
 fn status_and_gc_came_with_1_1_0() -> Result<()> {
     let stage = Stage::alone("verbs", 5)?;
