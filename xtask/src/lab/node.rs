@@ -106,10 +106,15 @@ impl Node {
         cgroup.create()?;
         let files = NodeFiles::new(&self.layout, self.place);
         files.boot()?;
-        let leader = node_root::enter_and(&self.layout.netns(self.place), self.name(), &files, &self.programs, || {
-            self.service(LEADER).start(Command::new("sleep").arg("infinity"), &cgroup)
+        let (service, netns) = (self.service(LEADER), self.layout.netns(self.place));
+        // Inside, the cache may lie under a folder of the node's own.
+        let log = service.open_log()?;
+        let leader = node_root::enter_and(&netns, self.name(), &files, &self.programs, || {
+            service.spawn(log, Command::new("sleep").arg("infinity"), &cgroup)
         });
-        Ok(leader.with_context(|| format!("making the namespaces of {}", self.name()))?.pid)
+        let leader = leader.with_context(|| format!("making the namespaces of {}", self.name()))?;
+        service.keep_record(leader)?;
+        Ok(leader.pid)
     }
 
     /// Starts containerd and waits until it answers.
