@@ -79,10 +79,7 @@ impl Node {
 
     /// Kills everything on the node at once and unplugs it, as a power cut does. Its disk stays.
     pub fn power_off(&self, progress: &Progress) -> Result<()> {
-        let cgroup = self.cgroup()?;
-        cgroup.kill(progress)?;
-        cgroup.remove(progress)?;
-        network::disconnect(&self.layout, self.place)?;
+        self.cut(progress)?;
         self.describe_leader(0, progress)?;
         progress.say(format!("{}: off", self.name()));
         Ok(())
@@ -94,10 +91,19 @@ impl Node {
             progress.say(format!("{}: is on", self.name()));
             return Ok(());
         }
+        // Something may be left of it, if the leader alone was killed or it did not boot to the end.
+        self.cut(progress)?;
         network::connect(&self.layout, self.place)?;
         let leader = self.boot()?;
         self.describe_leader(leader, progress)?;
         self.start_runtime(progress)
+    }
+
+    fn cut(&self, progress: &Progress) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        cgroup.kill(progress)?;
+        cgroup.remove(progress)?;
+        network::disconnect(&self.layout, self.place)
     }
 
     /// Makes the node's namespaces, held by a process that does nothing else; gives its PID.

@@ -52,8 +52,6 @@ fn complete(layout: &Layout, programs: &Path, progress: &Progress) -> Result<Des
     for place in NODES {
         let node = Node::new(layout, place, programs);
         if node.leader_pid().is_none() {
-            // Something may be left of it, if the leader alone was killed.
-            node.power_off(progress)?;
             node.power_on(progress)?;
         } else if !node.ended().is_empty() {
             node.start_runtime(progress)?;
