@@ -23,7 +23,7 @@ use serde_json::json;
 
 use crate::build_ebpf::{self, Verdict};
 use crate::cluster::Cluster;
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 use crate::progress::Progress;
 use crate::{deploy, setup, vm};
 use suite::{Tally, cargo};
@@ -34,8 +34,8 @@ pub struct Arguments {
     /// Only these suites
     #[arg(value_enum)]
     suites: Vec<Suite>,
-    /// The laboratory's name
-    #[arg(long, default_value = "test")]
+    /// The laboratory's name; each checkout has its own
+    #[arg(long, default_value_t = lab::of_checkout("test"))]
     name: String,
     /// Leave the cluster up
     #[arg(long)]
@@ -157,8 +157,7 @@ fn kernels(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
 
 /// Brings a laboratory up, installs holdfast as a user would, and runs the suite on it.
 fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
-    Lab::remove(&arguments.name, progress)?;
-    let lab = Cluster::Lab(Lab::up(&arguments.name, progress)?);
+    let lab = Cluster::Lab(Lab::anew(&arguments.name, progress)?);
     // Short rests, so that tests of collection end soon.
     let values = json!({"spiderpoolController": {"releasedRestSeconds": 5, "unlistedRestSeconds": 10}});
     let tally = deploy::install(&lab, values, progress).and_then(|()| {
@@ -166,10 +165,12 @@ fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
         // They wait much more than they work.
         Tally::of_tests(cargo(&tests).env("HOLDFAST_LAB_NAME", &arguments.name).env("RUST_TEST_THREADS", "6"))
     });
-    if !arguments.keep
-        && let Cluster::Lab(lab) = lab
-    {
-        lab.down(progress)?;
+    if let Cluster::Lab(lab) = lab {
+        if arguments.keep {
+            lab.say_how(progress);
+        } else {
+            lab.down(progress)?;
+        }
     }
     tally
 }
