@@ -40,10 +40,10 @@ pub fn run(
 ) -> Result<()> {
     let architecture = std::env::consts::ARCH;
     ensure!(architecture == "x86_64", "the virtual machines are x86_64 only, and this machine is {architecture}");
+    let served = kernels::served(progress)?;
     let tests = tests(progress)?;
     let tools = machine::tools(progress)?;
-    let served = kernels::served(progress)?;
-    // One at a time: a virtual machine takes all the processors it gets.
+    // One at a time: a virtual machine takes all the processors it gets, and the package lists have one reader.
     let _lock = cache::lock(&cache::root()?.join("vm.lock"), "the virtual machines", progress)?;
     for kernel in kernels::choose(&served, wanted)? {
         let console = kernels::prepare(kernel, progress).and_then(|files| {
