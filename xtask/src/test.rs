@@ -138,19 +138,16 @@ fn perform(suite: Suite, arguments: &Arguments, progress: &Progress) -> Result<T
 fn kernels(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
     let mut total = Tally::default();
     vm::run(&arguments.kernels, progress, |kernel, console| {
-        let tally = match console {
-            Ok(text) => {
-                println!("{text}");
-                Tally::of_text(&text)?
-            }
-            Err(error) => {
-                eprintln!("error: {kernel}: {error:#}");
-                Tally { failed: 1, ..Tally::default() }
-            }
-        };
+        let tally = console.and_then(|text| {
+            println!("{text}");
+            Tally::of_text(&text, vm::TESTS.len())
+        });
+        let tally = tally.unwrap_or_else(|error| {
+            eprintln!("error: {kernel}: {error:#}");
+            Tally { failed: 1, ..Tally::default() }
+        });
         println!("{kernel}: {tally}");
         total += tally;
-        Ok(())
     })?;
     Ok(total)
 }
