@@ -1,13 +1,14 @@
 //! `cargo xtask test`: every suite, set-up included.
 //!
 //! ```text
-//! style    formatting, lints
-//! ebpf     the committed object is what its source compiles to
-//! unit     everything that needs neither root nor a cluster
-//! kernel   links, routes and the guard in network namespaces of this kernel
-//! lab      the laboratory itself
-//! cluster  holdfast on the laboratory's cluster
-//! vm       the guard on Debian's other kernels; minutes, so only if asked for
+//! style      formatting, lints
+//! ebpf       the committed object is what its source compiles to
+//! unit       everything that needs neither root nor a cluster
+//! kernel     links, routes and the guard in network namespaces of this kernel
+//! lab        the laboratory itself
+//! apiserver  the controller against a real API server without nodes
+//! cluster    holdfast on the laboratory's cluster
+//! vm         the guard on Debian's other kernels; minutes, so only if asked for
 //! ```
 //!
 //! The last line counts what the suites reported. A suite that could not run counts as a failure.
@@ -56,13 +57,15 @@ enum Suite {
     Unit,
     Kernel,
     Lab,
+    Apiserver,
     Cluster,
     Vm,
 }
 
 impl Suite {
     /// What runs if nothing is named.
-    const DEFAULT: [Self; 6] = [Self::Style, Self::Ebpf, Self::Unit, Self::Kernel, Self::Lab, Self::Cluster];
+    const DEFAULT: [Self; 7] =
+        [Self::Style, Self::Ebpf, Self::Unit, Self::Kernel, Self::Lab, Self::Apiserver, Self::Cluster];
 
     /// What these arguments ask for.
     fn chosen(arguments: &Arguments) -> Vec<Self> {
@@ -117,21 +120,18 @@ fn perform(suite: Suite, arguments: &Arguments, progress: &Progress) -> Result<T
                 }
             }
         }
-        Suite::Unit => Tally::of_tests(&mut cargo(&["test", "--workspace", "--no-fail-fast"])),
-        Suite::Kernel => Tally::of_tests(&mut cargo(&[
-            "test",
-            "--package",
-            "holdfast-tests",
-            "--features",
-            "netns",
-            "--no-fail-fast",
-        ])),
-        Suite::Lab => {
-            Tally::of_tests(&mut cargo(&["test", "--package", "xtask", "--features", "lab", "--test", "lab"]))
-        }
+        Suite::Unit => tests(&["--workspace"]),
+        Suite::Kernel => tests(&["--package", "holdfast-tests", "--features", "netns"]),
+        Suite::Lab => tests(&["--package", "xtask", "--features", "lab", "--test", "lab"]),
+        Suite::Apiserver => tests(&["--package", "holdfast-tests", "--features", "apiserver", "--test", "apiserver"]),
         Suite::Cluster => cluster(arguments, progress),
         Suite::Vm => kernels(arguments, progress),
     }
+}
+
+/// Runs all tests of what these arguments choose.
+fn tests(chosen: &[&str]) -> Result<Tally> {
+    Tally::of_tests(cargo(&["test", "--no-fail-fast"]).args(chosen))
 }
 
 /// Runs the guard's tests in virtual machines. A kernel that does not get to the end counts as a failure.
