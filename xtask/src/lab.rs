@@ -27,45 +27,70 @@ mod process;
 mod up;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 pub use self::description::{Description, Networks, NodeDescription};
+pub use self::layout::of_checkout;
 use self::layout::{CP, LAN, Layout, NODES, Place};
 pub use self::node::Node;
 use crate::progress::Progress;
 
 /// A laboratory that was brought up. It stays up when this value is dropped.
+///
+/// Whoever brings a laboratory up has its name to itself until the value is dropped: others who would bring it up or
+/// remove it wait. Whoever loads it only works with what is there.
 pub struct Lab {
     layout: Layout,
     description: Box<Description>,
+    /// Nothing in one that was loaded.
+    lock: Option<File>,
 }
 
 impl Lab {
     /// Brings the laboratory `name` up; one that is up already is left alone.
     pub fn up(name: &str, progress: &Progress) -> Result<Self> {
         let layout = Layout::new(name)?;
+        let lock = layout.lock(progress)?;
         let description = Box::new(up::up(&layout, progress)?);
-        Ok(Self { layout, description })
+        Ok(Self { layout, description, lock: Some(lock) })
+    }
+
+    /// Brings the laboratory `name` up from nothing, whatever is left of an earlier one.
+    pub fn anew(name: &str, progress: &Progress) -> Result<Self> {
+        let layout = Layout::new(name)?;
+        let lock = layout.lock(progress)?;
+        let description = Box::new(up::anew(&layout, progress)?);
+        Ok(Self { layout, description, lock: Some(lock) })
     }
 
     /// The laboratory `name`, which must be up.
     pub fn load(name: &str) -> Result<Self> {
         let layout = Layout::new(name)?;
-        let description = Description::read(&layout.state)?
-            .with_context(|| format!("there is no laboratory {name}: `cargo xtask lab --name {name} up` makes it"))?;
-        Ok(Self { layout, description: Box::new(description) })
+        let description = Description::read(&layout.state)?.with_context(|| {
+            let others = layout::present().map_or_else(String::new, |names| format!("; there are: {names}"));
+            format!("there is no laboratory {name}: `cargo xtask lab --name {name} up` makes it{others}")
+        })?;
+        Ok(Self { layout, description: Box::new(description), lock: None })
     }
 
     /// Removes the laboratory `name`, whatever state it is in; fine if there is none.
     pub fn remove(name: &str, progress: &Progress) -> Result<()> {
-        down::down(&Layout::new(name)?, progress)
+        let layout = Layout::new(name)?;
+        if !layout.may_be_there() {
+            progress.say(format!("there is no laboratory {name}"));
+            return Ok(());
+        }
+        let _lock = layout.lock(progress)?;
+        down::down(&layout, progress)
     }
 
     /// Removes it.
     pub fn down(self, progress: &Progress) -> Result<()> {
+        let _lock = self.lock.map_or_else(|| self.layout.lock(progress), Ok)?;
         down::down(&self.layout, progress)
     }
 
@@ -112,9 +137,10 @@ impl Lab {
         up::ended(&self.layout, &self.description.programs)
     }
 
-    fn say_how(&self, progress: &Progress) {
-        let name = if self.layout.name == "lab" { String::new() } else { format!(" --name {}", self.layout.name) };
-        progress.say(format!("try: cargo xtask lab{name} kubectl -- get nodes"));
+    /// Says how to look around, and how to be rid of it.
+    pub(crate) fn say_how(&self, progress: &Progress) {
+        progress.say(format!("try:        {} kubectl -- get nodes", self.layout.command()));
+        progress.say(format!("remove it:  {} down", self.layout.command()));
     }
 }
 

@@ -46,19 +46,18 @@ pub(crate) fn host_packages(progress: &Progress) -> Result<()> {
 
 /// Installs those of the Debian packages that are missing.
 pub(crate) fn packages(wanted: &[&'static str], progress: &Progress) -> Result<()> {
-    let mut missing = Vec::new();
-    for package in wanted.iter().copied() {
-        // Fails for a package that was never heard of, which is the same as missing.
-        let state = output(Command::new("dpkg-query").args(["-W", "-f=${Status}", package])).unwrap_or_default();
-        if state != "install ok installed" {
-            missing.push(package);
-        }
-    }
-    if missing.is_empty() {
+    if missing(wanted).is_empty() {
         progress.say("Debian packages: all there");
         return Ok(());
     }
-    let log = cache::root()?.join("apt-get.log");
+    let root = cache::root()?;
+    // Of two that read the package lists at once apt turns one away.
+    let _lock = cache::lock(&root.join("apt-get.lock"), "the installation of packages", progress)?;
+    let missing = missing(wanted);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let log = root.join("apt-get.log");
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
@@ -69,4 +68,13 @@ pub(crate) fn packages(wanted: &[&'static str], progress: &Progress) -> Result<(
     progress
         .run(&format!("installing {}", missing.join(" ")), &mut apt(&install), &log)
         .context("installing Debian packages needs root, Debian and a reachable package archive")
+}
+
+fn missing(wanted: &[&'static str]) -> Vec<&'static str> {
+    let installed = |package: &&str| {
+        // Fails for a package that was never heard of, which is the same as missing.
+        let state = output(Command::new("dpkg-query").args(["-W", "-f=${Status}", package])).unwrap_or_default();
+        state == "install ok installed"
+    };
+    wanted.iter().copied().filter(|package| !installed(package)).collect()
 }

@@ -1,13 +1,14 @@
 //! `cargo xtask test`: every suite, set-up included.
 //!
 //! ```text
-//! style    formatting, lints
-//! ebpf     the committed object is what its source compiles to
-//! unit     everything that needs neither root nor a cluster
-//! kernel   links, routes and the guard in network namespaces of this kernel
-//! lab      the laboratory itself
-//! cluster  holdfast on the laboratory's cluster
-//! vm       the guard on Debian's other kernels; minutes, so only if asked for
+//! style      formatting, lints
+//! ebpf       the committed object is what its source compiles to
+//! unit       everything that needs neither root nor a cluster
+//! kernel     links, routes and the guard in network namespaces of this kernel
+//! lab        the laboratory itself
+//! apiserver  the controller against a real API server without nodes
+//! cluster    holdfast on the laboratory's cluster
+//! vm         the guard on Debian's other kernels; minutes, so only if asked for
 //! ```
 //!
 //! The last line counts what the suites reported. A suite that could not run counts as a failure.
@@ -23,7 +24,7 @@ use serde_json::json;
 
 use crate::build_ebpf::{self, Verdict};
 use crate::cluster::Cluster;
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 use crate::progress::Progress;
 use crate::{deploy, setup, vm};
 use suite::{Tally, cargo};
@@ -34,8 +35,8 @@ pub struct Arguments {
     /// Only these suites
     #[arg(value_enum)]
     suites: Vec<Suite>,
-    /// The laboratory's name
-    #[arg(long, default_value = "test")]
+    /// The laboratory's name; each checkout has its own
+    #[arg(long, default_value_t = lab::of_checkout("test"))]
     name: String,
     /// Leave the cluster up
     #[arg(long)]
@@ -56,13 +57,15 @@ enum Suite {
     Unit,
     Kernel,
     Lab,
+    Apiserver,
     Cluster,
     Vm,
 }
 
 impl Suite {
     /// What runs if nothing is named.
-    const DEFAULT: [Self; 6] = [Self::Style, Self::Ebpf, Self::Unit, Self::Kernel, Self::Lab, Self::Cluster];
+    const DEFAULT: [Self; 7] =
+        [Self::Style, Self::Ebpf, Self::Unit, Self::Kernel, Self::Lab, Self::Apiserver, Self::Cluster];
 
     /// What these arguments ask for.
     fn chosen(arguments: &Arguments) -> Vec<Self> {
@@ -117,48 +120,41 @@ fn perform(suite: Suite, arguments: &Arguments, progress: &Progress) -> Result<T
                 }
             }
         }
-        Suite::Unit => Tally::of_tests(&mut cargo(&["test", "--workspace", "--no-fail-fast"])),
-        Suite::Kernel => Tally::of_tests(&mut cargo(&[
-            "test",
-            "--package",
-            "holdfast-tests",
-            "--features",
-            "netns",
-            "--no-fail-fast",
-        ])),
-        Suite::Lab => {
-            Tally::of_tests(&mut cargo(&["test", "--package", "xtask", "--features", "lab", "--test", "lab"]))
-        }
+        Suite::Unit => tests(&["--workspace"]),
+        Suite::Kernel => tests(&["--package", "holdfast-tests", "--features", "netns"]),
+        Suite::Lab => tests(&["--package", "xtask", "--features", "lab", "--test", "lab"]),
+        Suite::Apiserver => tests(&["--package", "holdfast-tests", "--features", "apiserver", "--test", "apiserver"]),
         Suite::Cluster => cluster(arguments, progress),
         Suite::Vm => kernels(arguments, progress),
     }
+}
+
+/// Runs all tests of what these arguments choose.
+fn tests(chosen: &[&str]) -> Result<Tally> {
+    Tally::of_tests(cargo(&["test", "--no-fail-fast"]).args(chosen))
 }
 
 /// Runs the guard's tests in virtual machines. A kernel that does not get to the end counts as a failure.
 fn kernels(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
     let mut total = Tally::default();
     vm::run(&arguments.kernels, progress, |kernel, console| {
-        let tally = match console {
-            Ok(text) => {
-                println!("{text}");
-                Tally::of_text(&text)?
-            }
-            Err(error) => {
-                eprintln!("error: {kernel}: {error:#}");
-                Tally { failed: 1, ..Tally::default() }
-            }
-        };
+        let tally = console.and_then(|text| {
+            println!("{text}");
+            Tally::of_text(&text, vm::TESTS.len())
+        });
+        let tally = tally.unwrap_or_else(|error| {
+            eprintln!("error: {kernel}: {error:#}");
+            Tally { failed: 1, ..Tally::default() }
+        });
         println!("{kernel}: {tally}");
         total += tally;
-        Ok(())
     })?;
     Ok(total)
 }
 
 /// Brings a laboratory up, installs holdfast as a user would, and runs the suite on it.
 fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
-    Lab::remove(&arguments.name, progress)?;
-    let lab = Cluster::Lab(Lab::up(&arguments.name, progress)?);
+    let lab = Cluster::Lab(Lab::anew(&arguments.name, progress)?);
     // Short rests, so that tests of collection end soon.
     let values = json!({"spiderpoolController": {"releasedRestSeconds": 5, "unlistedRestSeconds": 10}});
     let tally = deploy::install(&lab, values, progress).and_then(|()| {
@@ -166,10 +162,12 @@ fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
         // They wait much more than they work.
         Tally::of_tests(cargo(&tests).env("HOLDFAST_LAB_NAME", &arguments.name).env("RUST_TEST_THREADS", "6"))
     });
-    if !arguments.keep
-        && let Cluster::Lab(lab) = lab
-    {
-        lab.down(progress)?;
+    if let Cluster::Lab(lab) = lab {
+        if arguments.keep {
+            lab.say_how(progress);
+        } else {
+            lab.down(progress)?;
+        }
     }
     tally
 }

@@ -27,24 +27,20 @@ use crate::test::cargo_program;
 
 pub use self::kernels::Kernel;
 
-/// What the virtual machines run.
-const TESTS: [&str; 2] = ["datapath", "netns"];
+/// The test programs that the virtual machines run, one after another.
+pub(crate) const TESTS: [&str; 2] = ["datapath", "netns"];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Boots each of the `wanted` kernels (`6.1`, `6.12.95`), or of [`kernels::choose`]'s own choice, and runs the tests
 /// in it. `report` gets each kernel with what its tests wrote.
-pub fn run(
-    wanted: &[String],
-    progress: &Progress,
-    mut report: impl FnMut(&Kernel, Result<String>) -> Result<()>,
-) -> Result<()> {
+pub fn run(wanted: &[String], progress: &Progress, mut report: impl FnMut(&Kernel, Result<String>)) -> Result<()> {
     let architecture = std::env::consts::ARCH;
     ensure!(architecture == "x86_64", "the virtual machines are x86_64 only, and this machine is {architecture}");
     let tests = tests(progress)?;
     let tools = machine::tools(progress)?;
-    let served = kernels::served(progress)?;
-    // One at a time: a virtual machine takes all the processors it gets.
+    // One at a time: a virtual machine takes all the processors it gets, and the package lists have one reader.
     let _lock = cache::lock(&cache::root()?.join("vm.lock"), "the virtual machines", progress)?;
+    let served = kernels::served(progress)?;
     for kernel in kernels::choose(&served, wanted)? {
         let console = kernels::prepare(kernel, progress).and_then(|files| {
             let folder = tempfile::tempdir()?;
@@ -52,7 +48,7 @@ pub fn run(
             root::write(&initramfs, &files, &tools, &tests)?;
             machine::boot(kernel, &files, &initramfs, &tools, progress)
         });
-        report(kernel, console)?;
+        report(kernel, console);
     }
     Ok(())
 }

@@ -8,10 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::Lab;
+use xtask::lab::{Lab, of_checkout};
 use xtask::progress::{Look, Progress, output};
 
-const NAME: &str = "selftest";
 const WITHIN: Duration = Duration::from_secs(60);
 /// What an agent's pod looks like to a node.
 const AGENT: &str = r#"
@@ -60,23 +59,61 @@ const NETWORK: &str = r#"{"cniVersion":"0.4.0","name":"n","plugins":[
 fn a_laboratory_from_up_to_down() -> Result<()> {
     let progress = Progress::new();
     let before = kernel_settings();
-    let lab = Lab::up(NAME, &progress)?;
-    let state = lab.description().state_dir.clone();
+    let name = of_checkout("selftest");
+    let lab = Lab::anew(&name, &progress)?;
 
-    let checked = agent_sees_the_node(&lab)
+    let checked = its_name_is_taken(&lab)
+        .and_then(|()| another_comes_and_goes(&lab, &progress))
+        .and_then(|()| agent_sees_the_node(&lab))
         .and_then(|()| pods_survive_the_runtime(&lab, &progress))
-        .and_then(|()| power_comes_back(&lab, &progress));
-    lab.down(&progress)?;
+        .and_then(|()| power_comes_back(&lab, &progress))
+        .and_then(|()| half_a_node_boots(&lab, &progress));
+    taken_down(lab, &progress)?;
     checked?;
 
     assert_eq!(kernel_settings(), before, "settings of the host have changed");
-    assert!(!state.exists());
-    let cgroups =
-        output(Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "2", "-name", &format!("hf-{NAME}-*")]))?;
-    assert_eq!(cgroups, "", "cgroups are left");
+    Lab::remove(&name, &progress)
+}
+
+/// A second run of the same tests would wait.
+fn its_name_is_taken(lab: &Lab) -> Result<()> {
+    let lock = lab.description().state_dir.with_extension("lock");
+    let taken = !Command::new("flock").arg("--nonblock").arg(&lock).arg("true").status()?.success();
+    ensure!(lock.exists() && taken, "others could take {} down", lab.description().name);
+    Ok(())
+}
+
+/// What tests of another checkout do meanwhile: a laboratory of the same addresses, with nothing in common.
+fn another_comes_and_goes(lab: &Lab, progress: &Progress) -> Result<()> {
+    let other = Lab::anew(&of_checkout("selftest2"), progress)?;
+    let checked = cluster(lab).and_then(|first| {
+        ensure!(first != cluster(&other)?, "both names lead to one cluster");
+        output(&mut lab.kubectl(&["create", "namespace", "mine"]))?;
+        let there = output(&mut other.kubectl(&["get", "namespace", "mine", "--ignore-not-found", "-o", "name"]))?;
+        ensure!(there.is_empty(), "what is made in one is in the other too");
+        Ok(first)
+    });
+    taken_down(other, progress)?;
+    ensure!(checked? == cluster(lab)?, "another cluster answers than before");
+    output(&mut lab.kubectl(&["get", "nodes", "node1", "node2"])).map(drop)
+}
+
+/// Which cluster it is that answers.
+fn cluster(lab: &Lab) -> Result<String> {
+    output(&mut lab.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]))
+}
+
+/// Takes it down; nothing of it may be left.
+fn taken_down(lab: Lab, progress: &Progress) -> Result<()> {
+    let description = lab.description().clone();
+    lab.down(progress)?;
+    ensure!(!description.state_dir.exists(), "its state is left");
+    let labels = format!("hf-{}-*", description.name);
+    let cgroups = output(Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "2", "-name", &labels]))?;
+    ensure!(cgroups.is_empty(), "cgroups are left: {cgroups}");
     let networks = output(Command::new("ip").args(["netns", "list"]))?;
-    assert!(!networks.contains(&format!("hf-{NAME}-")), "{networks}");
-    Lab::remove(NAME, &progress)
+    ensure!(!networks.contains(labels.trim_end_matches('*')), "networks are left: {networks}");
+    Ok(())
 }
 
 /// A privileged pod of the node's network runs before there is a CNI configuration, installs one, and sees a pod's namespace.
@@ -131,6 +168,18 @@ fn power_comes_back(lab: &Lab, progress: &Progress) -> Result<()> {
         let now = boot()?;
         Ok(if now == first { Look::NotYet("the kubelet reports the old one".into()) } else { Look::Done(()) })
     })
+}
+
+/// A node whose leader alone was killed counts as off, and what is left of it is not in the way.
+fn half_a_node_boots(lab: &Lab, progress: &Progress) -> Result<()> {
+    let node = lab.node("node2")?;
+    let leader = node.leader_pid().context("node2 is on")?;
+    output(Command::new("kill").args(["-KILL", &leader.to_string()]))?;
+    progress.wait("the leader's end", WITHIN, || {
+        Ok(if node.leader_pid().is_none() { Look::Done(()) } else { Look::NotYet("it runs".into()) })
+    })?;
+    node.power_on(progress)?;
+    output(&mut node.exec(&["true"])).map(drop)
 }
 
 fn apply(lab: &Lab) -> Result<()> {

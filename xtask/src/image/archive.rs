@@ -1,13 +1,14 @@
 //! The archive's format: one layer, a configuration, a manifest. No time, owner or order of the machine goes into it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
+use tempfile::NamedTempFile;
 
 /// The files of an image, as a tar in memory: some megabytes.
 pub(super) struct Layer {
@@ -91,9 +92,10 @@ impl Image<'_> {
         let config_name = format!("{}.json", sha256(config.as_bytes()));
         let manifest = json!([{ "Config": config_name, "RepoTags": [self.name], "Layers": ["layer.tar"] }]).to_string();
 
-        let unfinished = archive.with_extension("unfinished");
-        let file = File::create(&unfinished).with_context(|| format!("creating {}", unfinished.display()))?;
-        let mut tar = Builder::new(file);
+        // A file of its own: another run may be writing the same image.
+        let folder = archive.parent().context("an archive is in a folder")?;
+        let unfinished = NamedTempFile::new_in(folder).with_context(|| format!("creating {}", archive.display()))?;
+        let mut tar = Builder::new(unfinished.as_file());
         for (name, bytes) in
             [("manifest.json", manifest.as_bytes()), (config_name.as_str(), config.as_bytes()), ("layer.tar", &layer)]
         {
@@ -101,7 +103,8 @@ impl Image<'_> {
             tar.append_data(&mut header, name, bytes)?;
         }
         tar.finish()?;
-        fs::rename(&unfinished, archive).with_context(|| format!("writing {}", archive.display()))
+        drop(tar);
+        unfinished.persist(archive).map(drop).with_context(|| format!("writing {}", archive.display()))
     }
 }
 

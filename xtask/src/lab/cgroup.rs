@@ -96,11 +96,12 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     Ok(roots)
 }
 
-/// A new cpuset of version 1 has no processors and takes no process before it has.
+/// A new cpuset of version 1 has no processors and takes no process before it has. In version 2 an empty one has its
+/// parent's, and the root has no such file.
 fn inherit_cpuset(folder: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let (own, parents) = (folder.join(file), folder.with_file_name(file));
-        if own.exists() && fs::read_to_string(&own)?.trim().is_empty() {
+        if own.exists() && parents.exists() && fs::read_to_string(&own)?.trim().is_empty() {
             fs::write(&own, fs::read(&parents)?).with_context(|| format!("filling {}", own.display()))?;
         }
     }
@@ -130,4 +131,22 @@ fn remove_tree(folder: &Path) -> std::io::Result<()> {
         }
     }
     fs::remove_dir(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpuset_is_filled_where_the_parent_has_one() {
+        let root = tempfile::tempdir().unwrap();
+        let own = root.path().join("own");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("cpuset.cpus"), "\n").unwrap();
+        inherit_cpuset(&own).unwrap();
+        assert_eq!(fs::read_to_string(own.join("cpuset.cpus")).unwrap(), "\n");
+        fs::write(root.path().join("cpuset.cpus"), "0-1\n").unwrap();
+        inherit_cpuset(&own).unwrap();
+        assert_eq!(fs::read_to_string(own.join("cpuset.cpus")).unwrap(), "0-1\n");
+    }
 }

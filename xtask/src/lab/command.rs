@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Lab;
+use super::layout::DEFAULT;
 use crate::cluster::Cluster;
 use crate::deploy;
 use crate::progress::{Progress, output};
@@ -16,7 +17,7 @@ use crate::progress::{Progress, output};
 #[derive(Args)]
 pub struct Arguments {
     /// Which laboratory; several run side by side
-    #[arg(long, global = true, default_value = "lab", env = "HOLDFAST_LAB_NAME")]
+    #[arg(long, global = true, default_value = DEFAULT, env = "HOLDFAST_LAB_NAME")]
     name: String,
     #[command(subcommand)]
     action: Action,

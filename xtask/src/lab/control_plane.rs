@@ -67,7 +67,11 @@ impl<'a> ControlPlane<'a> {
         })?;
         progress.say("controllers: working");
         progress.wait("the nodes", CONTROLLERS_WITHIN, || {
-            let listed = output(self.kubectl().args(["get", "nodes", "-o", "name"]))?;
+            // A busy machine's API server may miss a call.
+            let listed = match output(self.kubectl().args(["get", "nodes", "-o", "name"])) {
+                Ok(listed) => listed,
+                Err(error) => return Ok(Look::NotYet(error.to_string())),
+            };
             let missing = NODES.iter().find(|node| !listed.lines().any(|line| line == format!("node/{}", node.name)));
             Ok(missing.map_or(Look::Done(()), |node| Look::NotYet(format!("{} is not registered", node.name))))
         })?;

@@ -7,16 +7,10 @@ use anyhow::{Context, Result};
 use super::cgroup::Cgroup;
 use super::layout::{CP, Layout, NODES};
 use super::network;
-use crate::cache;
 use crate::progress::Progress;
 
-/// Removes the laboratory.
+/// Removes the laboratory. The caller holds the lock.
 pub(super) fn down(layout: &Layout, progress: &Progress) -> Result<()> {
-    if !layout.lock().exists() {
-        progress.say(format!("there is no laboratory {}", layout.name));
-        return Ok(());
-    }
-    let _lock = cache::lock(&layout.lock(), &format!("the laboratory {}", layout.name), progress)?;
     clear(layout, progress)?;
     progress.say(format!("the laboratory {} is gone", layout.name));
     Ok(())

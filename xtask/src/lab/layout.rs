@@ -1,11 +1,15 @@
 //! Names, folders and addresses: everything that must not collide between two laboratories, or between one and the host.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::cache;
+use crate::progress::Progress;
 
+/// The name of a laboratory that nobody named.
+pub(super) const DEFAULT: &str = "lab";
 /// The API server's port, on the control plane's address.
 pub(super) const API_PORT: u16 = 6443;
 /// The addresses of Services; nothing routes them, the laboratory has no kube-proxy.
@@ -52,7 +56,7 @@ impl Layout {
             fits && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
             "`{name}` cannot be a laboratory's name: use 1 to 20 of a-z, 0-9 and -"
         );
-        let state = cache::root()?.join("labs").join(name);
+        let state = labs()?.join(name);
         let tag = cache::key(&[state.as_os_str().as_encoded_bytes()]);
         Ok(Self { name: name.to_owned(), prefix: format!("hf-{name}-{}", &tag[..4]), state })
     }
@@ -87,10 +91,46 @@ impl Layout {
         self.pki().join("admin.kubeconfig")
     }
 
-    /// The file whose lock guards going up and down. It stands beside the state, which `down` removes.
-    pub(super) fn lock(&self) -> PathBuf {
+    /// Has the laboratory for oneself until the file is dropped; waits for another process that has it.
+    pub(super) fn lock(&self, progress: &Progress) -> Result<File> {
+        let labs = labs()?;
+        fs::create_dir_all(&labs).with_context(|| format!("creating {}", labs.display()))?;
+        cache::lock(&self.lock_file(), &format!("the laboratory {}", self.name), progress)
+    }
+
+    /// Whether there may be anything to remove. The cache may have been emptied under a laboratory that is up.
+    pub(super) fn may_be_there(&self) -> bool {
+        self.lock_file().exists() || self.netns(CP).exists()
+    }
+
+    /// The command line that is about this laboratory, up to the action.
+    pub(super) fn command(&self) -> String {
+        let name = if self.name == DEFAULT { String::new() } else { format!(" --name {}", self.name) };
+        format!("cargo xtask lab{name}")
+    }
+
+    /// Beside the state, which goes with the laboratory: whoever waits has to wait for the file that others lock.
+    fn lock_file(&self) -> PathBuf {
         self.state.with_extension("lock")
     }
+}
+
+/// A laboratory's name for the use of this checkout alone: tests of another one run beside its own.
+pub fn of_checkout(what: &str) -> String {
+    format!("{what}-{}", &cache::key(&[env!("CARGO_MANIFEST_DIR").as_bytes()])[..6])
+}
+
+/// The names of the laboratories that are there, if there are any.
+pub(super) fn present() -> Option<String> {
+    let folders = fs::read_dir(labs().ok()?).ok()?.flatten().filter(|entry| entry.path().is_dir());
+    let mut names: Vec<_> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// The folder with the state of all laboratories.
+fn labs() -> Result<PathBuf> {
+    Ok(cache::root()?.join("labs"))
 }
 
 #[cfg(test)]
@@ -104,5 +144,12 @@ mod tests {
         }
         let layout = Layout::new("lab").unwrap();
         assert!(layout.label(CP).starts_with("hf-lab-") && layout.label(CP).ends_with("-cp"));
+    }
+
+    #[test]
+    fn a_checkouts_own_name_is_a_name() {
+        let name = of_checkout("selftest");
+        assert_eq!(Layout::new(&name).unwrap().command(), format!("cargo xtask lab --name {name}"));
+        assert_eq!(name, of_checkout("selftest"));
     }
 }

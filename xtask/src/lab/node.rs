@@ -82,10 +82,7 @@ impl Node {
 
     /// Kills everything on the node at once and unplugs it, as a power cut does. Its disk stays.
     pub fn power_off(&self, progress: &Progress) -> Result<()> {
-        let cgroup = self.cgroup()?;
-        cgroup.kill(progress)?;
-        cgroup.remove(progress)?;
-        network::disconnect(&self.layout, self.place)?;
+        self.cut(progress)?;
         self.describe_leader(0, progress)?;
         progress.say(format!("{}: off", self.name()));
         Ok(())
@@ -97,10 +94,19 @@ impl Node {
             progress.say(format!("{}: is on", self.name()));
             return Ok(());
         }
+        // Something may be left of it, if the leader alone was killed or it did not boot to the end.
+        self.cut(progress)?;
         network::connect(&self.layout, self.place)?;
         let leader = self.boot()?;
         self.describe_leader(leader, progress)?;
         self.start_runtime(progress)
+    }
+
+    fn cut(&self, progress: &Progress) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        cgroup.kill(progress)?;
+        cgroup.remove(progress)?;
+        network::disconnect(&self.layout, self.place)
     }
 
     /// Makes the node's namespaces, held by a process that does nothing else; gives its PID.
@@ -109,10 +115,15 @@ impl Node {
         cgroup.create()?;
         let files = NodeFiles::new(&self.layout, self.place);
         files.boot()?;
-        let leader = node_root::enter_and(&self.layout.netns(self.place), self.name(), &files, &self.programs, || {
-            self.service(LEADER).start(Command::new("sleep").arg("infinity"), &cgroup)
+        let (service, netns) = (self.service(LEADER), self.layout.netns(self.place));
+        // Inside, the cache may lie under a folder of the node's own.
+        let log = service.open_log()?;
+        let leader = node_root::enter_and(&netns, self.name(), &files, &self.programs, || {
+            service.spawn(log, Command::new("sleep").arg("infinity"), &cgroup)
         });
-        Ok(leader.with_context(|| format!("making the namespaces of {}", self.name()))?.pid)
+        let leader = leader.with_context(|| format!("making the namespaces of {}", self.name()))?;
+        service.keep_record(leader)?;
+        Ok(leader.pid)
     }
 
     /// Starts containerd and waits until it answers.

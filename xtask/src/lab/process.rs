@@ -1,6 +1,6 @@
 //! Processes that outlive the task: started detached, recorded with their start time, found again, ended.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -97,15 +97,34 @@ impl Service<'_> {
         fs::read_to_string(self.log()).is_ok_and(|log| log.contains(words))
     }
 
-    /// Starts `command` in `cgroup`, detached from this process, its output in a new log beside that of the last start.
+    /// Starts `command` in `cgroup`, detached from this process, its output in the log.
     pub(super) fn start(&self, command: &Command, cgroup: &Cgroup) -> Result<Process> {
-        for file in [self.record(), self.log()] {
-            fs::create_dir_all(file.parent().context("a file in a folder")?)?;
-        }
+        let process = self.spawn(self.open_log()?, command, cgroup)?;
+        self.keep_record(process)?;
+        Ok(process)
+    }
+
+    /// A new log beside that of the last start, to be written to from wherever [`Self::spawn`] is called.
+    pub(super) fn open_log(&self) -> Result<File> {
+        fs::create_dir_all(self.log().parent().context("a file in a folder")?)?;
         if self.log().exists() {
             fs::rename(self.log(), self.log().with_extension("log.before"))?;
         }
-        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        let log = OpenOptions::new().create(true).append(true).open(self.log());
+        log.with_context(|| format!("opening {}", self.log().display()))
+    }
+
+    /// Makes [`Self::running`] know the process.
+    pub(super) fn keep_record(&self, process: Process) -> Result<()> {
+        let record = self.record();
+        fs::create_dir_all(record.parent().context("a file in a folder")?)?;
+        fs::write(&record, format!("{} {}\n", process.pid, process.started))
+            .with_context(|| format!("writing {}", record.display()))
+    }
+
+    /// Starts `command` in `cgroup`, with the namespaces that this thread has, and touches no files of the service: the
+    /// thread may see others under their paths.
+    pub(super) fn spawn(&self, log: File, command: &Command, cgroup: &Cgroup) -> Result<Process> {
         let mut detached = Command::new("setsid");
         detached.args(["sh", "-c", JOIN, "sh"]).args(cgroup.doors()).arg("--");
         detached.arg(command.get_program()).args(command.get_args());
@@ -123,11 +142,7 @@ impl Service<'_> {
             .spawn()
             .with_context(|| format!("starting {}", self.name))?;
         let pid = i32::try_from(child.id())?;
-        let Some(process) = Process::running(pid) else {
-            bail!("{} ended at once. The end of {}:\n{}", self.name, self.log().display(), tail(&self.log()));
-        };
-        fs::write(self.record(), format!("{} {}\n", process.pid, process.started))?;
-        Ok(process)
+        Process::running(pid).with_context(|| format!("{} ended at once; see {}", self.name, self.log().display()))
     }
 }
 

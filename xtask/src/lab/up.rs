@@ -18,16 +18,11 @@ use super::layout::{CP, LAN, Layout, NODES};
 use super::node::Node;
 use super::node_files::NodeFiles;
 use super::{down, network, pki};
-use crate::cache;
 use crate::progress::Progress;
 use crate::setup;
 
-/// Makes the laboratory, unless it is up already.
+/// Makes the laboratory, unless it is up already. The caller holds the lock.
 pub(super) fn up(layout: &Layout, progress: &Progress) -> Result<Description> {
-    let parts = setup::parts(progress)?;
-    let labs = layout.state.parent().context("a folder in the cache")?;
-    fs::create_dir_all(labs).with_context(|| format!("creating {}", labs.display()))?;
-    let _lock = cache::lock(&layout.lock(), &format!("the laboratory {}", layout.name), progress)?;
     if let Some(description) = Description::read(&layout.state)? {
         let ended = ControlPlane::new(layout, &description.programs)?.ended();
         if ended.is_empty() {
@@ -35,12 +30,19 @@ pub(super) fn up(layout: &Layout, progress: &Progress) -> Result<Description> {
         }
         progress.say(format!("{} has lost its control plane ({}): making it new", layout.name, ended.join(", ")));
     }
+    anew(layout, progress)
+}
+
+/// Makes the laboratory, whatever is left of an earlier one. The caller holds the lock.
+pub(super) fn anew(layout: &Layout, progress: &Progress) -> Result<Description> {
+    let parts = setup::parts(progress)?;
     down::clear(layout, progress)?;
     let description = start(layout, &parts, progress).with_context(|| {
         format!(
-            "the laboratory {} did not come up; logs: {}; `lab down` removes it",
+            "the laboratory {} did not come up; logs: {}; `{} down` removes it",
             layout.name,
-            layout.state.display()
+            layout.state.display(),
+            layout.command()
         )
     })?;
     progress.say(format!("the laboratory {} is up: {}", layout.name, layout.state.display()));
@@ -52,8 +54,6 @@ fn complete(layout: &Layout, programs: &Path, progress: &Progress) -> Result<Des
     for place in NODES {
         let node = Node::new(layout, place, programs);
         if node.leader_pid().is_none() {
-            // Something may be left of it, if the leader alone was killed.
-            node.power_off(progress)?;
             node.power_on(progress)?;
         } else if !node.ended().is_empty() {
             node.start_runtime(progress)?;

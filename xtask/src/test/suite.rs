@@ -38,13 +38,15 @@ impl Tally {
         Ok(tally)
     }
 
-    /// Counts what test runners wrote. None that wrote a summary is one failure.
-    pub(super) fn of_text(text: &str) -> Result<Self> {
+    /// Counts what this many test runners wrote. One that wrote no summary did not get to its end, which is a failure.
+    pub(super) fn of_text(text: &str, runners: usize) -> Result<Self> {
         let summaries = text.lines().filter_map(|line| parse_summary(line).transpose()).collect::<Result<Vec<_>>>()?;
-        if summaries.is_empty() {
-            return Ok(Self { failed: 1, ..Self::default() });
+        // More than there are runners would hide one that is missing.
+        let failed = runners.abs_diff(summaries.len());
+        if failed > 0 {
+            println!("{} summaries of {runners} test programs: FAILED", summaries.len());
         }
-        Ok(summaries.into_iter().fold(Self::default(), Add::add))
+        Ok(summaries.into_iter().fold(Self { failed, ..Self::default() }, Add::add))
     }
 
     /// Runs something that passes or fails as a whole.
@@ -85,4 +87,21 @@ pub(super) fn cargo(arguments: &[&str]) -> Command {
     let mut command = cargo_program();
     command.args(arguments);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_without_a_summary_is_a_failure() {
+        let summary = "test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 9.00s";
+        let both = format!("running 5 tests\n{summary}\nrunning 5 tests\n{summary}\n");
+        let one = format!("running 5 tests\ntest crashes ... Segmentation fault\nrunning 5 tests\n{summary}\n");
+        let of = |text, runners| Tally::of_text(text, runners).unwrap();
+        assert_eq!(of(&both, 2), Tally { passed: 8, failed: 0, skipped: 2 });
+        assert_eq!(of(&one, 2), Tally { passed: 4, failed: 1, skipped: 1 });
+        assert_eq!(of("", 2), Tally { failed: 2, ..Tally::default() });
+        assert_eq!(of(&both, 1).failed, 1);
+    }
 }

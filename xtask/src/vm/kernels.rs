@@ -138,6 +138,8 @@ fn apt(progress: &Progress) -> Result<PrivateApt> {
         return Ok(PrivateApt::again(&folder, &root));
     }
     let apt = PrivateApt::of_releases(&folder, &root, &RELEASES, progress)?;
+    // Lists that could not be fetched at all are not good for a week.
+    apt.show(META).context("no package list of any release could be read")?;
     fs::write(read, "")?;
     Ok(apt)
 }
