@@ -40,6 +40,7 @@ use holdfast_core::{
     election::Terms,
     id::PodName,
 };
+use kube::Client;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -141,14 +142,15 @@ impl Vitals {
 }
 
 impl Controller {
-    /// A controller behind `store`, whose watches start now.
+    /// A controller behind `store`, whose watches start now through `watches`.
     pub fn start(
         store: Store,
+        watches: &Client,
         settings: Settings,
         metrics: ControllerMetrics,
         tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
     ) -> Self {
-        let caches = Caches::start(store.client(), tasks);
+        let caches = Caches::start(watches, tasks);
         let report = Report::start(store.client(), &settings.identity, metrics.clone(), tasks);
         let permit = Permit::none();
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);

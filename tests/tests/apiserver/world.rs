@@ -117,7 +117,7 @@ impl World {
         // Each test has its own leader: the lease stands in the test's namespace.
         let settings = Settings { namespace: self.name.clone(), ..settings };
         let metrics = ControllerMetrics::register(&mut Registry::default());
-        let controller = Controller::start(self.store.clone(), settings, metrics, &mut watches);
+        let controller = Controller::start(self.store.clone(), self.store.client(), settings, metrics, &mut watches);
         let work = AbortOnDropHandle::new(tokio::spawn(controller.run(stop.clone())));
         Running { work, stop, _watches: watches }
     }
