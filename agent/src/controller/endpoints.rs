@@ -138,8 +138,10 @@ impl Controller {
 
     async fn collect_endpoint(&self, suspect: &Suspect) -> Result<(), StoreError> {
         let name = &suspect.name;
-        let read = tokio::try_join!(self.store.endpoint(name), self.store.pod(name))?;
-        let (Some(mut endpoint), pod) = read else { return Ok(()) };
+        // The endpoint first: whatever comes after this read and gives its addresses to a pod writes it, and then the
+        // write below fails. Read later, it could be that of a pod which the look for pods was too early to see.
+        let Some(mut endpoint) = self.store.endpoint(name).await? else { return Ok(()) };
+        let pod = self.store.pod(name).await?;
         let record = endpoint.record().into_owned();
         let owner = PodName::new(&name.namespace, &record.owner_controller_name);
         let sticky = record.is_sticky() && self.settings.stateful_set;

@@ -105,15 +105,16 @@ impl Store {
         Err(StoreError::Conflict { what: format!("the claim of {address}") })
     }
 
-    /// Marks the claim of an address that its endpoint no longer lists. Reads the endpoint again first: whoever lists
-    /// it by now keeps it.
+    /// Marks the claim of an address that its endpoint no longer lists: whoever lists it by now keeps it. The claim is
+    /// read before the endpoint, so that one taken back in between fails the mark.
     pub async fn mark_released(&self, address: IpAddr, endpoint: &PodName) -> Result<bool, StoreError> {
-        let (listing, claim) = tokio::try_join!(self.endpoint(endpoint), self.claim(address))?;
-        if listing.is_some_and(|listing| listing.lists(address)) {
+        let Some(claim) = self.claim(address).await?.filter(|claim| claim.belongs_to(endpoint)) else {
+            return Ok(false);
+        };
+        if claim.spec.state == ClaimState::Released {
             return Ok(false);
         }
-        let Some(claim) = claim.filter(|claim| claim.belongs_to(endpoint)) else { return Ok(false) };
-        if claim.spec.state == ClaimState::Released {
+        if self.endpoint(endpoint).await?.is_some_and(|listing| listing.lists(address)) {
             return Ok(false);
         }
         match self.swap(&claim, ClaimState::Released).await {

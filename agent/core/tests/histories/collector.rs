@@ -1,4 +1,4 @@
-//! The collector's driver, one step at a time: first look, two halves of the second, write, and the release path.
+//! The collector's driver, one step at a time: first look, each read of the second, write, and the release path.
 
 use std::time::Duration;
 
@@ -40,9 +40,14 @@ impl Times {
 #[derive(Debug, Clone, Copy)]
 enum Task {
     Suspect { name: usize, verdict: Verdict, times: Times },
-    HalfRead { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint, pod: Option<Pod> },
+    /// Has read the endpoint.
+    Pod { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint },
+    /// Has read the pod too.
+    Set { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint, pod: Option<Pod> },
     Write { name: usize, verdict: Verdict, endpoint: Endpoint },
     Mark { name: usize, address: usize },
+    /// Has read the claim.
+    Listing { name: usize, address: usize, claim: u32 },
     Marking { address: usize, claim: u32 },
     Finish { address: usize, claim: Claim },
     Finishing { address: usize, claim: Claim, listed: bool },
@@ -153,11 +158,14 @@ impl Collector {
         match task {
             Task::Suspect { name, verdict, times } => {
                 if let Some(endpoint) = world.truth.endpoints[name] {
-                    let pod = world.truth.pods[name];
-                    self.tasks.push(Task::HalfRead { name, verdict, times, endpoint, pod });
+                    self.tasks.push(Task::Pod { name, verdict, times, endpoint });
                 }
             }
-            Task::HalfRead { name, verdict: first, times, endpoint, pod } => {
+            Task::Pod { name, verdict, times, endpoint } => {
+                let pod = world.truth.pods[name];
+                self.tasks.push(Task::Set { name, verdict, times, endpoint, pod });
+            }
+            Task::Set { name, verdict: first, times, endpoint, pod } => {
                 let set = set_of(name).and_then(|set| world.truth.sets[set]);
                 let second = verdict(name, &endpoint, pod, set, &world.truth, times.of(&endpoint, pod));
                 if second == first {
@@ -169,8 +177,13 @@ impl Collector {
             Task::Write { name, verdict, endpoint } => self.write(world, name, verdict, &endpoint),
             Task::Mark { name, address } => {
                 let claim = world.truth.claims[address].filter(|claim| claim.owner == name && !claim.released);
-                if let Some(claim) = claim.filter(|_| !lists(world, name, address)) {
-                    self.tasks.push(Task::Marking { address, claim: claim.version });
+                if let Some(claim) = claim {
+                    self.tasks.push(Task::Listing { name, address, claim: claim.version });
+                }
+            }
+            Task::Listing { name, address, claim } => {
+                if !lists(world, name, address) {
+                    self.tasks.push(Task::Marking { address, claim });
                 }
             }
             Task::Marking { address, claim } => world.mark(address, claim),
