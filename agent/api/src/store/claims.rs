@@ -10,7 +10,7 @@ use kube::{
 };
 
 use super::{ATTEMPTS, Store, StoreError};
-use crate::claim::{ClaimState, IPClaim, POOL_LABEL, name_of};
+use crate::claim::{ClaimState, IPClaim, POOL_LABEL, label_value, name_of};
 
 /// The outcome of asking for an address.
 #[derive(Debug)]
@@ -52,10 +52,10 @@ impl Store {
 
     /// All claims of a pool. Costs as much as the pool is full: for when the pool seems exhausted.
     pub async fn pool_claims(&self, pool: &str) -> Result<Vec<IPClaim>, StoreError> {
-        let params = ListParams::default().labels(&format!("{POOL_LABEL}={pool}"));
+        let params = ListParams::default().labels(&format!("{POOL_LABEL}={}", label_value(pool)));
         let list = self.claims.list(&params).await;
-        list.map(|list| list.items)
-            .map_err(|error| StoreError::new("list", format!("the claims of pool {pool}"), error))
+        let list = list.map_err(|error| StoreError::new("list", format!("the claims of pool {pool}"), error))?;
+        Ok(list.items.into_iter().filter(|claim| claim.spec.pool == pool).collect())
     }
 
     /// Asks for an address. A claim that the endpoint already has (a crash left it, or it rests) is taken by
