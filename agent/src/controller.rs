@@ -3,6 +3,7 @@
 //! ```text
 //! lease ─▶ leader: who of the replicas works; the store writes for no other
 //! watches (pools, endpoints, claims, pods, StatefulSets, nodes) ─▶ caches, changes ─▶ one round at a time:
+//!   unclaimed   listed without a claim ─▶ look again ─▶ claim
 //!   endpoints   judge from the caches ─▶ judge again from live reads ─▶ unbind │ release
 //!   claims      unlisted for a while ─▶ mark; rest over ─▶ delete
 //!   views       claims × endpoints ─▶ each pool's status, where it differs
@@ -26,10 +27,11 @@ mod leader;
 mod report;
 mod round;
 mod timers;
+mod unclaimed;
 mod view;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -51,6 +53,7 @@ use leader::Candidate;
 pub use leader::Leadership;
 use report::Report;
 use timers::{Due, Timers};
+use unclaimed::Unclaimed;
 
 /// Changes that come together are handled together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -105,6 +108,10 @@ pub struct Controller {
 struct State {
     index: Index,
     timers: Timers,
+    /// Pools whose addresses in use are not all known yet, and until when to wait before the next try but one.
+    held_back: HashSet<String>,
+    import_pause: Duration,
+    unclaimed: Sightings<PodName, Unclaimed>,
     claims_seen: Sightings<String, (Option<String>, Option<String>, bool, bool)>,
     vacancies: Sightings<PodName, jiff::Timestamp>,
     terminating: Sightings<PodName, String>,
@@ -116,17 +123,46 @@ struct State {
     taking_over: bool,
 }
 
+/// How long a round may take without getting anything done. Each request ends within less.
+const STALLED: Duration = Duration::from_secs(60);
+
 /// What the health endpoints tell.
 pub struct Vitals {
     synced: watch::Sender<bool>,
     leadership: watch::Receiver<Leadership>,
     duration: Duration,
+    /// By when the next sign of life is due; none while another leads.
+    due: Mutex<Option<Instant>>,
 }
 
 impl Vitals {
     /// Whether every cache has been filled.
     pub fn synced(&self) -> Result<(), String> {
         if *self.synced.borrow() { Ok(()) } else { Err("the watches have not listed everything yet".to_owned()) }
+    }
+
+    /// Whether the leader's work gets on.
+    pub fn gets_on(&self) -> Result<(), String> {
+        let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        match due.map(|due| due.elapsed()) {
+            Some(late) if !late.is_zero() => Err(format!("a round has made no progress for {:?}", STALLED + late)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Something was done.
+    fn progress(&self) {
+        self.rests(Duration::ZERO);
+    }
+
+    /// There is nothing to do for this long.
+    fn rests(&self, pause: Duration) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause + STALLED);
+    }
+
+    /// Nothing is expected from here on.
+    fn waits(&self) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether it is known who leads.
@@ -159,6 +195,7 @@ impl Controller {
             synced: watch::Sender::new(false),
             leadership: candidate.leadership(),
             duration: settings.terms.duration,
+            due: Mutex::default(),
         };
         Self {
             store: store.with_permit(permit),
@@ -197,6 +234,7 @@ impl Controller {
                 led = leadership.wait_for(Leadership::leads) => drop(led?),
             }
             self.metrics.leads(true);
+            self.vitals.progress();
             let mut watched = leadership.clone();
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -204,6 +242,9 @@ impl Controller {
                 () = self.lead() => {}
             }
             self.metrics.leads(false);
+            self.vitals.waits();
+            // Nobody takes changes from here on; a new leader looks at everything anyway.
+            self.caches.changes().add_everything();
         }
         // Nothing of ours is under way any more: another may start.
         gone.cancel();

@@ -155,7 +155,7 @@ impl Verdict {
     }
 }
 
-/// Why an endpoint or a claim is collected.
+/// Why an endpoint or a claim is collected, or made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// There is no pod of that name.
@@ -178,6 +178,12 @@ pub enum Reason {
     Unlisted,
     /// The claim's rest after its release is over.
     RestOver,
+    /// An endpoint lists the address, and its claim is not there (any more).
+    ClaimMissing,
+    /// An endpoint lists the address, and another has its claim.
+    AddressTaken,
+    /// Another IPAM gave the address out.
+    Imported,
 }
 
 impl Reason {
@@ -194,6 +200,9 @@ impl Reason {
             Self::RetainOver => "RetainOver",
             Self::Unlisted => "Unlisted",
             Self::RestOver => "RestOver",
+            Self::ClaimMissing => "ClaimMissing",
+            Self::AddressTaken => "AddressTaken",
+            Self::Imported => "Imported",
         }
     }
 }

@@ -132,6 +132,7 @@ impl Controller {
                     self.report.failed(&suspect.name, &error);
                     self.again_soon(Due::Endpoint(suspect.name));
                 }
+                self.vitals.progress();
             })
             .await;
     }

@@ -52,6 +52,7 @@ impl Report {
     pub(super) fn unbound(&self, pod: &PodName, about: ObjectReference, reason: Reason) {
         let note = "its container is gone; its addresses stay reserved";
         tracing::info!(%pod, reason = reason.as_str(), "unbound an endpoint: {note}");
+        self.metrics.unbound(reason);
         self.event(about, "Unbind", reason, note.to_owned());
     }
 
@@ -70,6 +71,32 @@ impl Report {
         }
     }
 
+    pub(super) fn claimed(&self, pod: &PodName, about: ObjectReference, reason: Reason, address: IpAddr) {
+        tracing::info!(%pod, %address, reason = reason.as_str(), "claimed an address that is in use");
+        self.metrics.claimed(reason);
+        self.event(about, "Claim", reason, format!("claimed {address}, which it uses"));
+    }
+
+    /// Two have one address. Nobody is evicted on suspicion: people have to know.
+    pub(super) fn taken(&self, pod: &PodName, about: ObjectReference, address: IpAddr, holder: &str) {
+        let reason = Reason::AddressTaken;
+        tracing::warn!(%pod, %address, holder, reason = reason.as_str(), "an address in use is claimed for another");
+        let note = format!("{address}, which it uses, is claimed for {holder}: one of the two has to be made anew");
+        self.warning(about, "Report", reason, note);
+    }
+
+    pub(super) fn not_claimed(&self, what: &impl Display, error: &StoreError) {
+        match error {
+            StoreError::Conflict { .. } | StoreError::NotLeading { .. } => {
+                tracing::debug!(%what, %error, "an address in use was not claimed; looking again");
+            }
+            StoreError::Api { .. } => {
+                self.metrics.failed();
+                tracing::warn!(%what, %error, "an address in use was not claimed; trying again");
+            }
+        }
+    }
+
     pub(super) fn failed(&self, what: &impl Display, error: &StoreError) {
         if error.is_conflict() {
             tracing::debug!(%what, %error, "somebody else's write came first; looking again");
@@ -80,8 +107,16 @@ impl Report {
     }
 
     fn event(&self, about: ObjectReference, action: &str, reason: Reason, note: String) {
+        self.send(EventType::Normal, about, action, reason, note);
+    }
+
+    fn warning(&self, about: ObjectReference, action: &str, reason: Reason, note: String) {
+        self.send(EventType::Warning, about, action, reason, note);
+    }
+
+    fn send(&self, type_: EventType, about: ObjectReference, action: &str, reason: Reason, note: String) {
         let event = Event {
-            type_: EventType::Normal,
+            type_,
             reason: reason.as_str().to_owned(),
             note: Some(note),
             action: action.to_owned(),

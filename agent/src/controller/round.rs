@@ -17,6 +17,7 @@ struct Agenda {
     endpoints: HashSet<PodName>,
     claims: HashSet<String>,
     pools: HashSet<String>,
+    import: bool,
 }
 
 impl Agenda {
@@ -25,6 +26,7 @@ impl Agenda {
             Due::Endpoint(name) => drop(self.endpoints.insert(name)),
             Due::Claim(name) => drop(self.claims.insert(name)),
             Due::Pool(name) => drop(self.pools.insert(name)),
+            Due::Import => self.import = true,
         }
     }
 }
@@ -32,18 +34,8 @@ impl Agenda {
 impl Controller {
     /// Works as the leader, for as long as it is polled.
     pub(super) async fn lead(&mut self) {
-        self.state = State { taking_over: true, ..State::default() };
-        loop {
-            match self.import().await {
-                Ok(0) => break,
-                Ok(count) => {
-                    tracing::info!(count, "created the claims of addresses that were in use already");
-                    break;
-                }
-                Err(error) => tracing::warn!(%error, "addresses in use could not be taken over; trying again"),
-            }
-            tokio::time::sleep(RETRY).await;
-        }
+        self.state = State { taking_over: true, import_pause: RETRY, ..State::default() };
+        self.import(self.now()).await;
         let changes = Arc::clone(self.caches.changes());
         changes.add_everything();
         let mut next_scan = self.now() + self.settings.full_scan;
@@ -55,10 +47,13 @@ impl Controller {
             self.round().await;
             self.state.taking_over = false;
             let next = self.state.timers.next().map_or(next_scan, |next| next.min(next_scan));
+            let pause = next.saturating_sub(self.now());
+            self.vitals.rests(pause);
             tokio::select! {
                 () = changes.notified() => tokio::time::sleep(DEBOUNCE).await,
-                () = tokio::time::sleep(next.saturating_sub(self.now())) => {}
+                () = tokio::time::sleep(pause) => {}
             }
+            self.vitals.progress();
         }
     }
 
@@ -73,6 +68,11 @@ impl Controller {
         for change in batch.changes {
             self.take_in(change, &mut agenda);
         }
+        if agenda.import {
+            self.import(now).await;
+        }
+        let unclaimed: Vec<_> = agenda.endpoints.iter().filter_map(|name| self.unclaimed(name, now)).collect();
+        self.claim_unclaimed(unclaimed).await;
         if self.settings.collect {
             self.collect(&mut agenda, now).await;
         }
@@ -83,6 +83,7 @@ impl Controller {
                 self.hold_pool(pool).await;
             }
             self.write_view(pool, now).await;
+            self.vitals.progress();
         }
         let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
         for due in failed {
@@ -146,7 +147,9 @@ impl Controller {
             }
             Change::Claim(name) => {
                 let claim = self.caches.claim(&name);
-                agenda.pools.extend(self.state.index.set_claim(&name, claim.as_deref()));
+                let locked = self.state.index.set_claim(&name, claim.as_deref());
+                agenda.endpoints.extend(locked.endpoints);
+                agenda.pools.extend(locked.pools);
                 agenda.claims.insert(name);
             }
             Change::Pod(name) => {

@@ -34,6 +34,9 @@ impl Controller {
             self.metrics.forget_pool(name);
             return;
         };
+        if self.state.held_back.contains(name) && pools::is_foreign(&pool) {
+            return;
+        }
         let allocations = self.allocations(name);
         let parsed = pools::parse(&pool.spec);
         let others = self.caches.pools.state();

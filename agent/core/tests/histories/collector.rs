@@ -36,17 +36,14 @@ impl Times {
     }
 }
 
-/// What the collector is in the middle of.
+/// What the collector is in the middle of. `Pod` has read the endpoint, `Set` the pod too; `Listing` has read the claim.
 #[derive(Debug, Clone, Copy)]
 enum Task {
     Suspect { name: usize, verdict: Verdict, times: Times },
-    /// Has read the endpoint.
     Pod { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint },
-    /// Has read the pod too.
     Set { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint, pod: Option<Pod> },
     Write { name: usize, verdict: Verdict, endpoint: Endpoint },
     Mark { name: usize, address: usize },
-    /// Has read the claim.
     Listing { name: usize, address: usize, claim: u32 },
     Marking { address: usize, claim: u32 },
     Finish { address: usize, claim: Claim },
