@@ -48,6 +48,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::metrics::ControllerMetrics;
 use caches::Caches;
+use endpoints::Vacancy;
 use index::Index;
 use leader::Candidate;
 pub use leader::Leadership;
@@ -113,14 +114,24 @@ struct State {
     import_pause: Duration,
     unclaimed: Sightings<PodName, Unclaimed>,
     claims_seen: Sightings<String, (Option<String>, Option<String>, bool, bool)>,
-    vacancies: Sightings<PodName, jiff::Timestamp>,
+    vacancies: Sightings<PodName, Vacancy>,
     terminating: Sightings<PodName, String>,
+    finished: Sightings<PodName, String>,
     lost_nodes: Sightings<String, ()>,
     ready_nodes: HashMap<String, bool>,
     /// The generation of each pool's spec.
     pools: HashMap<String, Option<i64>>,
     next_write: HashMap<String, Duration>,
-    taking_over: bool,
+}
+
+impl State {
+    /// What was known of an endpoint that is gone.
+    fn forget_endpoint(&mut self, name: &PodName) {
+        self.vacancies.forget(name);
+        self.terminating.forget(name);
+        self.finished.forget(name);
+        self.unclaimed.forget(name);
+    }
 }
 
 /// How long a round may take without getting anything done. Each request ends within less.
@@ -187,8 +198,8 @@ impl Controller {
         tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
     ) -> Self {
         let caches = Caches::start(watches, tasks);
-        let report = Report::start(store.client(), &settings.identity, metrics.clone(), tasks);
         let permit = Permit::none();
+        let report = Report::start(store.client(), &settings.identity, permit.clone(), metrics.clone(), tasks);
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
         let candidate = Candidate::new(leases, &settings.identity, settings.terms, permit.clone());
         let vitals = Vitals {
@@ -269,5 +280,25 @@ impl Controller {
     /// What failed is looked at again soon.
     fn again_soon(&self, due: Due) {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_stands_still_shows() {
+        let lately = Instant::now();
+        let (_, leadership) = watch::channel(Leadership { until: None, holder: None, looked: lately });
+        let (synced, duration) = (watch::Sender::new(true), Duration::from_secs(6));
+        let vitals = Vitals { synced, leadership, duration, due: Mutex::default() };
+        assert_eq!(vitals.gets_on(), Ok(()), "another leads");
+        vitals.progress();
+        assert_eq!(vitals.gets_on(), Ok(()));
+        *vitals.due.lock().unwrap() = lately.checked_sub(Duration::from_secs(1));
+        assert!(vitals.gets_on().unwrap_err().contains("61"), "{:?}", vitals.gets_on());
+        vitals.waits();
+        assert_eq!(vitals.gets_on(), Ok(()));
     }
 }

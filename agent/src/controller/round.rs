@@ -34,7 +34,7 @@ impl Agenda {
 impl Controller {
     /// Works as the leader, for as long as it is polled.
     pub(super) async fn lead(&mut self) {
-        self.state = State { taking_over: true, import_pause: RETRY, ..State::default() };
+        self.state = State { import_pause: RETRY, ..State::default() };
         self.import(self.now()).await;
         let changes = Arc::clone(self.caches.changes());
         changes.add_everything();
@@ -45,7 +45,6 @@ impl Controller {
                 next_scan = self.now() + self.settings.full_scan;
             }
             self.round().await;
-            self.state.taking_over = false;
             let next = self.state.timers.next().map_or(next_scan, |next| next.min(next_scan));
             let pause = next.saturating_sub(self.now());
             self.vitals.rests(pause);
@@ -79,10 +78,9 @@ impl Controller {
         self.metrics.pools(self.caches.pools.state().len());
         for pool in &agenda.pools {
             // One change of a pool at a time: the next round sees it and makes the other.
-            if !self.fill_version(pool).await {
-                self.hold_pool(pool).await;
+            if !self.fill_version(pool).await && !self.hold_pool(pool).await {
+                self.write_view(pool, now).await;
             }
-            self.write_view(pool, now).await;
             self.vitals.progress();
         }
         let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
@@ -132,6 +130,8 @@ impl Controller {
         for name in known {
             self.take_in(Change::Node(name), agenda);
         }
+        let State { lost_nodes, index, .. } = &mut self.state;
+        lost_nodes.retain(|node| index.endpoints_of_node(node).next().is_some());
         agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any()));
     }
 
@@ -171,6 +171,7 @@ impl Controller {
                     agenda.endpoints.extend(self.state.index.endpoints_of_node(&name).cloned());
                 }
             }
+            Change::Reserved => agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any())),
             Change::Pool(name) => {
                 let pool = self.caches.pool(&name);
                 let generation = pool.map(|pool| pool.metadata.generation);

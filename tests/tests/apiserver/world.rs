@@ -198,6 +198,13 @@ impl World {
         Ok(self.pods().create(&PostParams::default(), &pod).await?)
     }
 
+    /// A pod that may take a second to end.
+    pub(crate) async fn make_brief_pod(&self, name: &str, node: &str) -> Result<Pod> {
+        let mut pod = pod_on(name, node)?;
+        pod.spec.get_or_insert_default().termination_grace_period_seconds = Some(1);
+        Ok(self.pods().create(&PostParams::default(), &pod).await?)
+    }
+
     /// As a kubelet confirms it.
     pub(crate) async fn kill_pod(&self, name: &str) -> Result<()> {
         self.pods().delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await?;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use holdfast_core::collect::{
-    ClaimFacts, ClaimVerdict, EndpointFacts, NodeFacts, PodFacts, Policy, Reason, Rests, SetFacts, SetKey, Sightings,
-    Terminating, Verdict, judge, judge_claim,
+    ClaimFacts, ClaimVerdict, Ending, EndpointFacts, NodeFacts, PodFacts, Policy, Reason, Rests, SetFacts, SetKey,
+    Sightings, Verdict, judge, judge_claim,
 };
 
 use crate::world::{
@@ -19,6 +19,7 @@ struct Times {
     vacant: Duration,
     pod: Option<u32>,
     terminating: Duration,
+    finished: Duration,
     node: Option<usize>,
     node_gone: Duration,
 }
@@ -30,6 +31,7 @@ impl Times {
         Self {
             vacant: if_same(endpoint.version == self.endpoint, self.vacant),
             terminating: if_same(pod.map(|pod| pod.uid) == self.pod, self.terminating),
+            finished: if_same(pod.map(|pod| pod.uid) == self.pod, self.finished),
             node_gone: if_same(pod.map(|pod| pod.node) == self.node, self.node_gone),
             ..self
         }
@@ -55,6 +57,7 @@ pub(crate) struct Collector {
     tasks: Vec<Task>,
     vacant: Sightings<usize, u32>,
     terminating: Sightings<usize, u32>,
+    finished: Sightings<usize, u32>,
     lost_nodes: Sightings<usize, ()>,
     claims: Sightings<usize, (u32, bool, bool)>,
 }
@@ -121,6 +124,12 @@ impl Collector {
                 self.terminating.seen_for(name, pod.uid, now)
             } else {
                 self.terminating.forget(&name);
+                Duration::ZERO
+            },
+            finished: if let Some(pod) = pod.filter(|pod| pod.finished.is_some()) {
+                self.finished.seen_for(name, pod.uid, now)
+            } else {
+                self.finished.forget(&name);
                 Duration::ZERO
             },
             node_gone: match pod.filter(|pod| shown.nodes[pod.node].is_none()) {
@@ -246,8 +255,8 @@ fn verdict(
     let there_uid = pod.map(|pod| uid(pod.uid)).unwrap_or_default();
     let pod = pod.map(|pod| PodFacts {
         uid: &there_uid,
-        finished: pod.finished,
-        terminating: pod.terminating.map(|_| Terminating { seen_for: times.terminating, grace: seconds(GRACE) }),
+        finished: pod.finished.map(|_| Ending { seen_for: times.finished, grace: seconds(GRACE) }),
+        terminating: pod.terminating.map(|_| Ending { seen_for: times.terminating, grace: seconds(GRACE) }),
         node: match objects.nodes[pod.node] {
             Some(true) => NodeFacts::Ready,
             Some(false) => NodeFacts::NotReady,
