@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
-use holdfast_api::store::StoreError;
+use holdfast_api::store::{Permit, StoreError};
 use holdfast_core::{collect::Reason, id::PodName};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -26,18 +26,24 @@ pub(super) struct Report {
 
 impl Report {
     /// A report whose events are written by a task of its own, one after the other: they must not crowd out the
-    /// collector's writes.
+    /// collector's writes. Those of a leader that leads no more are not written: what they say may be another's to tell.
     pub(super) fn start(
         client: &Client,
         instance: &str,
+        permit: Permit,
         metrics: ControllerMetrics,
         tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
     ) -> Self {
         let reporter = Reporter { controller: "holdfast-controller".to_owned(), instance: Some(instance.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
         let (events, mut waiting) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
+        let dropped = metrics.clone();
         tasks.spawn(async move {
             while let Some((event, about)) = waiting.recv().await {
+                if !permit.holds() {
+                    dropped.event_dropped();
+                    continue;
+                }
                 // A namespace that is going takes no new events.
                 if let Err(error) = recorder.publish(&event, &about).await {
                     tracing::debug!(reason = event.reason, %error, "an event was not written");
