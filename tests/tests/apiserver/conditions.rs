@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use holdfast_api::endpoint::HolderState::Bound;
+use holdfast_api::reserved::SpiderReservedIP;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::world::{SOON, World, settings, stays, wait};
@@ -48,6 +49,34 @@ async fn pools_say_what_is_wrong_with_them() -> Result<()> {
     let status = world.pool().await?.status.unwrap_or_default();
     assert_eq!((status.total_ip_count, status.allocated_ip_count), (Some(1), Some(0)));
     assert_eq!(world.endpoint("a").await?, Some(Bound));
+    leader.stop().await;
+    Ok(())
+}
+
+/// Reserving an address in use keeps its holder and flags it; a pool whose free addresses are all reserved is used up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_flags_who_is_there() -> Result<()> {
+    let world = World::new("reserved", 59).await?;
+    let leader = world.lead(settings());
+    world.make_node(&world.name).await?;
+    let pod = world.make_pod("a", None, &world.name).await?;
+    world.bind(&pod, world.address(1), None).await?;
+    let patch = Patch::Merge(json!({"spec": {"ips": ["10.59.0.1-10.59.0.3"]}}));
+    world.pools().patch(&world.name, &PatchParams::default(), &patch).await?;
+    condition(&world, &world.name, "HeldReserved", "False").await?;
+    let spec = serde_json::from_value(json!({"ipVersion": 4, "ips": ["10.59.0.1-10.59.0.2"]}))?;
+    let reservations: Api<SpiderReservedIP> = Api::all(world.client.clone());
+    reservations.create(&PostParams::default(), &SpiderReservedIP::new(&world.name, spec)).await?;
+    assert!(condition(&world, &world.name, "HeldReserved", "True").await?.contains("10.59.0.1"));
+    assert_eq!(world.endpoint("a").await?, Some(Bound));
+    let third = world.make_pod("c", None, &world.name).await?;
+    world.bind(&third, world.address(3), None).await?;
+    condition(&world, &world.name, "Exhausted", "True").await?;
+    let status = world.pool().await?.status.unwrap_or_default();
+    assert_eq!((status.total_ip_count, status.allocated_ip_count), (Some(3), Some(2)));
+    reservations.delete(&world.name, &DeleteParams::default()).await?;
+    condition(&world, &world.name, "Exhausted", "False").await?;
+    condition(&world, &world.name, "HeldReserved", "False").await?;
     leader.stop().await;
     Ok(())
 }
