@@ -3,6 +3,7 @@
 //! ```text
 //! lease ─▶ leader: who of the replicas works; the store writes for no other
 //! watches (pools, endpoints, claims, pods, StatefulSets, nodes) ─▶ caches, changes ─▶ one round at a time:
+//!   unclaimed   listed without a claim ─▶ look again ─▶ claim
 //!   endpoints   judge from the caches ─▶ judge again from live reads ─▶ unbind │ release
 //!   claims      unlisted for a while ─▶ mark; rest over ─▶ delete
 //!   views       claims × endpoints ─▶ each pool's status, where it differs
@@ -26,10 +27,11 @@ mod leader;
 mod report;
 mod round;
 mod timers;
+mod unclaimed;
 mod view;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -40,16 +42,19 @@ use holdfast_core::{
     election::Terms,
     id::PodName,
 };
+use kube::Client;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::metrics::ControllerMetrics;
 use caches::Caches;
+use endpoints::Vacancy;
 use index::Index;
 use leader::Candidate;
 pub use leader::Leadership;
 use report::Report;
 use timers::{Due, Timers};
+use unclaimed::Unclaimed;
 
 /// Changes that come together are handled together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -104,28 +109,71 @@ pub struct Controller {
 struct State {
     index: Index,
     timers: Timers,
+    /// Pools whose addresses in use are not all known yet, and until when to wait before the next try but one.
+    held_back: HashSet<String>,
+    import_pause: Duration,
+    unclaimed: Sightings<PodName, Unclaimed>,
     claims_seen: Sightings<String, (Option<String>, Option<String>, bool, bool)>,
-    vacancies: Sightings<PodName, jiff::Timestamp>,
+    vacancies: Sightings<PodName, Vacancy>,
     terminating: Sightings<PodName, String>,
+    finished: Sightings<PodName, String>,
     lost_nodes: Sightings<String, ()>,
     ready_nodes: HashMap<String, bool>,
     /// The generation of each pool's spec.
     pools: HashMap<String, Option<i64>>,
     next_write: HashMap<String, Duration>,
-    taking_over: bool,
 }
+
+impl State {
+    /// What was known of an endpoint that is gone.
+    fn forget_endpoint(&mut self, name: &PodName) {
+        self.vacancies.forget(name);
+        self.terminating.forget(name);
+        self.finished.forget(name);
+        self.unclaimed.forget(name);
+    }
+}
+
+/// How long a round may take without getting anything done. Each request ends within less.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// What the health endpoints tell.
 pub struct Vitals {
     synced: watch::Sender<bool>,
     leadership: watch::Receiver<Leadership>,
     duration: Duration,
+    /// By when the next sign of life is due; none while another leads.
+    due: Mutex<Option<Instant>>,
 }
 
 impl Vitals {
     /// Whether every cache has been filled.
     pub fn synced(&self) -> Result<(), String> {
         if *self.synced.borrow() { Ok(()) } else { Err("the watches have not listed everything yet".to_owned()) }
+    }
+
+    /// Whether the leader's work gets on.
+    pub fn gets_on(&self) -> Result<(), String> {
+        let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        match due.map(|due| due.elapsed()) {
+            Some(late) if !late.is_zero() => Err(format!("a round has made no progress for {:?}", STALLED + late)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Something was done.
+    fn progress(&self) {
+        self.rests(Duration::ZERO);
+    }
+
+    /// There is nothing to do for this long.
+    fn rests(&self, pause: Duration) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause + STALLED);
+    }
+
+    /// Nothing is expected from here on.
+    fn waits(&self) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether it is known who leads.
@@ -141,22 +189,24 @@ impl Vitals {
 }
 
 impl Controller {
-    /// A controller behind `store`, whose watches start now.
+    /// A controller behind `store`, whose watches start now through `watches`.
     pub fn start(
         store: Store,
+        watches: &Client,
         settings: Settings,
         metrics: ControllerMetrics,
         tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
     ) -> Self {
-        let caches = Caches::start(store.client(), tasks);
-        let report = Report::start(store.client(), &settings.identity, metrics.clone(), tasks);
+        let caches = Caches::start(watches, tasks);
         let permit = Permit::none();
+        let report = Report::start(store.client(), &settings.identity, permit.clone(), metrics.clone(), tasks);
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
         let candidate = Candidate::new(leases, &settings.identity, settings.terms, permit.clone());
         let vitals = Vitals {
             synced: watch::Sender::new(false),
             leadership: candidate.leadership(),
             duration: settings.terms.duration,
+            due: Mutex::default(),
         };
         Self {
             store: store.with_permit(permit),
@@ -195,6 +245,7 @@ impl Controller {
                 led = leadership.wait_for(Leadership::leads) => drop(led?),
             }
             self.metrics.leads(true);
+            self.vitals.progress();
             let mut watched = leadership.clone();
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -202,6 +253,9 @@ impl Controller {
                 () = self.lead() => {}
             }
             self.metrics.leads(false);
+            self.vitals.waits();
+            // Nobody takes changes from here on; a new leader looks at everything anyway.
+            self.caches.changes().add_everything();
         }
         // Nothing of ours is under way any more: another may start.
         gone.cancel();
@@ -226,5 +280,25 @@ impl Controller {
     /// What failed is looked at again soon.
     fn again_soon(&self, due: Due) {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_stands_still_shows() {
+        let lately = Instant::now();
+        let (_, leadership) = watch::channel(Leadership { until: None, holder: None, looked: lately });
+        let (synced, duration) = (watch::Sender::new(true), Duration::from_secs(6));
+        let vitals = Vitals { synced, leadership, duration, due: Mutex::default() };
+        assert_eq!(vitals.gets_on(), Ok(()), "another leads");
+        vitals.progress();
+        assert_eq!(vitals.gets_on(), Ok(()));
+        *vitals.due.lock().unwrap() = lately.checked_sub(Duration::from_secs(1));
+        assert!(vitals.gets_on().unwrap_err().contains("61"), "{:?}", vitals.gets_on());
+        vitals.waits();
+        assert_eq!(vitals.gets_on(), Ok(()));
     }
 }

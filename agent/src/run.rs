@@ -1,21 +1,28 @@
 //! Wiring: what each role starts, and how it ends.
 //!
-//! All tasks stand in one set. One that ends early ends the process with its error: a half-dead agent would answer
-//! some questions and silently not others. The first SIGTERM or SIGINT drains, the second aborts. Pinned programs and
-//! links stay in the kernel either way.
+//! A task that ends early ends the process with its error: a half-dead agent would answer some questions and silently
+//! not others. The first SIGTERM or SIGINT drains: what serves is told to stop and waited for, all of it; only then do the
+//! watches end. The second aborts. Pinned programs and links stay in the kernel either way.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::{Future, pending},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use holdfast_api::store::Store;
-use holdfast_core::pool::Pool;
-use kube::Client;
+use ipnet::IpNet;
+use kube::{Client, Config, client::ClientBuilder};
 use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tower::timeout::TimeoutLayer;
 
 use crate::{
     attach::{Attach, Guard},
@@ -31,10 +38,28 @@ use crate::{
     server, watch,
 };
 
-type Tasks = JoinSet<anyhow::Result<()>>;
+/// How long everything that serves may take to end. A kubelet kills what is left half a minute after its SIGTERM.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How long the API server may take to take a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long it may take to answer a read or a write. Lists of large pools take seconds.
+const ANSWER: Duration = Duration::from_secs(15);
+/// How long it may be silent in the middle of an answer.
+const SILENCE: Duration = Duration::from_secs(60);
+
+type Outcome = anyhow::Result<()>;
+
+/// What a process does at the same time.
+#[derive(Default)]
+struct Tasks {
+    /// What ends by itself once it is told to stop, and has something to bring to its end before.
+    serving: JoinSet<Outcome>,
+    /// Watches and the like. They know no end and leave nothing behind.
+    following: JoinSet<Outcome>,
+}
 
 /// Runs a role to its end.
-pub fn block_on(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+pub fn block_on(role: impl Future<Output = Outcome>) -> Outcome {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Two are enough for what is mostly waiting; more only cost memory on nodes with many cores.
     runtime.worker_threads(2).enable_all().build().context("cannot start the runtime")?.block_on(role)
@@ -44,8 +69,8 @@ pub fn block_on(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resul
 pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     let conf = Conf::read(&args.common.conf)?;
     conf.log_unknown();
-    let (mut tasks, stop) = (Tasks::new(), CancellationToken::new());
-    let store = Store::new(client().await?);
+    let (mut tasks, stop) = (Tasks::default(), CancellationToken::new());
+    let (store, watches) = clients().await?;
     let network = Network::open()?;
     network.prepare_node().await?;
     let (datapath, events) = Datapath::open(&datapath::Config::new(&args.bpffs))?;
@@ -65,35 +90,34 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
         store.client().clone(),
     )?;
 
-    follow_pools(&mut tasks, &store, &pools, &datapath);
+    let following = &mut tasks.following;
+    follow_pools(following, &watches, &pools, &datapath);
     if let Some(logs) = datapath.logs()? {
-        tasks.spawn(async move { Err(logs.forward().await.into()) });
+        following.spawn(async move { Err(logs.forward().await.into()) });
     }
-    tasks.spawn(watch::guard(events, attach.clone(), guard));
-    tasks.spawn(watch::endpoints(store.client().clone(), args.node.clone(), attach.clone()));
-    tasks.spawn(attach.clone().keep_true());
-    tasks.spawn(async move { Ok(network.keep_exposed().await?) });
+    following.spawn(watch::guard(events, attach.clone(), guard));
+    following.spawn(watch::endpoints(watches, args.node.clone(), attach.clone()));
+    following.spawn(attach.clone().keep_true());
+    following.spawn(async move { Ok(network.keep_exposed().await?) });
     let socket = conf.ipam_unix_socket_path.as_deref().unwrap_or(&args.socket);
     let listener = server::listen(socket)?;
     if !args.plugin.as_os_str().is_empty() {
         install::plugin(&args.plugin, &args.cni_bin)?;
     }
     let deadline = Duration::from_secs(args.request_seconds);
-    tasks.spawn(server::serve(listener, attach.clone(), deadline, verbs, stop.clone()));
+    tasks.serving.spawn(server::serve(listener, attach.clone(), deadline, verbs, stop.clone()));
     let probes = probes::agent(&pools, &datapath, socket);
-    serve_health(&mut tasks, &args.common, args.health, probes, registry, &stop).await?;
+    serve_health(&mut tasks.serving, &args.common, args.health, probes, registry, &stop).await?;
     if !args.cni_conf_name.is_empty() {
         install::configuration(&args.cni_conf, &args.cni_conf_name, socket)?;
     }
     tracing::info!(node = args.node, socket = %socket.display(), "the agent serves");
-    until_stopped(&mut tasks, &stop).await?;
-    attach.drain().await;
-    Ok(())
+    until_stopped(tasks, &stop, async move { attach.drain().await }).await
 }
 
 /// Serves health and metrics, and metrics alone where a scraper from outside was let in.
 async fn serve_health(
-    tasks: &mut Tasks,
+    serving: &mut JoinSet<Outcome>,
     args: &CommonArgs,
     address: SocketAddr,
     probes: Probes,
@@ -102,87 +126,198 @@ async fn serve_health(
 ) -> anyhow::Result<()> {
     if let Some(scraped) = args.metrics {
         let metrics = Health::listen(scraped, Probes::default(), Arc::clone(&registry)).await?;
-        tasks.spawn(metrics.serve(stop.clone()));
+        serving.spawn(metrics.serve(stop.clone()));
     }
-    tasks.spawn(Health::listen(address, probes, registry).await?.serve(stop.clone()));
+    serving.spawn(Health::listen(address, probes, registry).await?.serve(stop.clone()));
     Ok(())
 }
 
 /// Keeps allocation and guard informed of the pools.
-fn follow_pools(tasks: &mut Tasks, store: &Store, pools: &Arc<Pools>, datapath: &Datapath) {
-    let (client, followed, datapath) = (store.client().clone(), Arc::clone(pools), datapath.clone());
-    tasks.spawn(async move {
+fn follow_pools(following: &mut JoinSet<Outcome>, client: &Client, pools: &Arc<Pools>, datapath: &Datapath) {
+    let (watches, followed, datapath) = (client.clone(), Arc::clone(pools), datapath.clone());
+    following.spawn(async move {
+        let known = Mutex::new(BTreeMap::new());
         let managed = |pools: &Pools| {
-            let parsed = pools.all().into_values().filter_map(|pool| pool.parsed.as_ref().ok().map(Pool::networks));
-            // The number is for people who dump the map; the guard only asks whether there is one.
-            let numbered: Vec<_> =
-                parsed.zip(1u32..).flat_map(|(nets, id)| nets.into_iter().map(move |net| (net, id))).collect();
-            if let Err(error) = datapath.set_pools(&numbered) {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let managed = managed(pools, &mut known);
+            if let Err(error) = datapath.set_pools(&managed) {
                 tracing::error!(%error, "the guard does not know the pools as they are now");
             }
         };
-        followed.follow_pools(client, managed).await;
+        followed.follow_pools(watches, managed).await;
         bail!("the watch of the pools ended")
     });
-    let (client, followed) = (store.client().clone(), Arc::clone(pools));
-    tasks.spawn(async move {
-        followed.follow_reserved(client).await;
+    let (watches, followed) = (client.clone(), Arc::clone(pools));
+    following.spawn(async move {
+        followed.follow_reserved(watches).await;
         bail!("the watch of the reserved addresses ended")
     });
+}
+
+/// The networks that the guard is to manage. A pool whose spec cannot be read (any more) keeps those that it had: its
+/// addresses are in use.
+fn managed(pools: &Pools, known: &mut BTreeMap<String, Vec<IpNet>>) -> Vec<(IpNet, u32)> {
+    let all = pools.all();
+    known.retain(|name, _| all.contains_key(name));
+    for (name, pool) in all {
+        if let Ok(parsed) = &pool.parsed {
+            known.insert(name, parsed.networks());
+        }
+    }
+    // The number is for people who dump the map; the guard only asks whether there is one.
+    let numbered = known.values().zip(1u32..);
+    numbered.flat_map(|(nets, number)| nets.iter().map(move |net| (*net, number))).collect()
 }
 
 /// The controller.
 pub async fn controller(args: &ControllerArgs) -> anyhow::Result<()> {
     let conf = Conf::read(&args.common.conf)?;
     conf.log_unknown();
-    let (mut tasks, stop) = (Tasks::new(), CancellationToken::new());
-    let store = Store::new(client().await?);
+    let (mut tasks, stop) = (Tasks::default(), CancellationToken::new());
+    let (store, watches) = clients().await?;
     let mut registry = Registry::default();
     let metrics = ControllerMetrics::register(&mut registry);
-    let controller = Controller::start(store, args.settings(&conf)?, metrics, &mut tasks);
+    let controller = Controller::start(store, &watches, args.settings(&conf)?, metrics, &mut tasks.following);
     let probes = probes::controller(&controller.vitals());
-    tasks.spawn(controller.run(stop.clone()));
-    serve_health(&mut tasks, &args.common, args.health, probes, Arc::new(registry), &stop).await?;
-    until_stopped(&mut tasks, &stop).await
+    tasks.serving.spawn(controller.run(stop.clone()));
+    serve_health(&mut tasks.serving, &args.common, args.health, probes, Arc::new(registry), &stop).await?;
+    until_stopped(tasks, &stop, async {}).await
 }
 
-async fn client() -> anyhow::Result<Client> {
+/// A store whose reads and writes end in time, whatever becomes of the API server, and a client for watches, which are
+/// silent for as long as nothing happens.
+async fn clients() -> anyhow::Result<(Store, Client)> {
     let hint = "cannot find the API server: run in a pod with a service account, or set KUBECONFIG";
-    let config = kube::Config::infer().await.context(hint)?;
-    Client::try_from(config).context("cannot make a client for the API server")
+    let mut config = Config::infer().await.context(hint)?;
+    config.connect_timeout = Some(CONNECT);
+    let wrong = "cannot make a client for the API server";
+    let watches = Client::try_from(config.clone()).context(wrong)?;
+    config.read_timeout = Some(SILENCE);
+    // Else the time that a connection had nothing to do would count.
+    config.reset_reader_on_write = true;
+    let timely = ClientBuilder::try_from(config).context(wrong)?.with_layer(&TimeoutLayer::new(ANSWER)).build();
+    Ok((Store::new(timely), watches))
 }
 
-/// Waits for a signal, or for a task that ends when it should not.
-async fn until_stopped(tasks: &mut Tasks, stop: &CancellationToken) -> anyhow::Result<()> {
+/// Waits for a signal, or for a task that ends when it should not; then lets everything come to its end, and `last` after
+/// it.
+async fn until_stopped(mut tasks: Tasks, stop: &CancellationToken, last: impl Future<Output = ()>) -> Outcome {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let ended = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = tasks.join_next() => ended,
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        early = tasks.early_end() => Err(early),
     };
-    match ended {
-        Some(Ok(Ok(()))) => bail!("a task ended early"),
-        Some(Ok(Err(error))) => return Err(error),
-        Some(Err(error)) => return Err(error).context("a task failed"),
-        None => tracing::info!("stopping; requests that run end first"),
-    }
+    tracing::info!("stopping; requests that run end first");
     stop.cancel();
     tokio::select! {
         _ = terminate.recv() => bail!("stopped before everything had ended"),
         _ = interrupt.recv() => bail!("stopped before everything had ended"),
-        () = drain(tasks) => Ok(()),
+        () = tasks.drain(DRAIN, last) => outcome,
     }
 }
 
-/// Tasks that know how to stop are waited for. The others are watches, which end with the process.
-async fn drain(tasks: &mut Tasks) {
-    while let Some(ended) = tasks.try_join_next() {
-        drop(ended);
+impl Tasks {
+    /// Why a task ended that should not have. Waits for ever while none does.
+    async fn early_end(&mut self) -> anyhow::Error {
+        let ended = tokio::select! {
+            Some(ended) = self.serving.join_next() => ended,
+            Some(ended) = self.following.join_next() => ended,
+            else => pending().await,
+        };
+        match ended {
+            Ok(Ok(())) => anyhow!("a task ended early"),
+            Ok(Err(error)) => error,
+            Err(error) => anyhow!(error).context("a task failed"),
+        }
     }
-    match tokio::time::timeout(Duration::from_secs(30), tasks.join_next()).await {
-        Ok(Some(Ok(Err(error)))) => tracing::warn!(%error, "a task ended with an error"),
-        Ok(_) => {}
-        Err(_) => tracing::warn!("requests still run; leaving them"),
+
+    /// Waits until all that serves has ended, then for `last`, and ends the rest.
+    async fn drain(&mut self, within: Duration, last: impl Future<Output = ()>) {
+        let ends = async {
+            while let Some(ended) = self.serving.join_next().await {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "a task ended with an error"),
+                    Err(error) => tracing::warn!(%error, "a task failed"),
+                }
+            }
+            last.await;
+        };
+        if tokio::time::timeout(within, ends).await.is_err() {
+            tracing::warn!("not everything has ended in {within:?}; leaving it");
+        }
+        self.serving.abort_all();
+        self.following.abort_all();
     }
-    tasks.abort_all();
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_api::ippool::SpiderIPPool;
+    use serde_json::json;
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Tasks that take `each` to end once they are told to, a watch that knows no end, and how many have ended.
+    fn tasks(each: &[u64], stop: &CancellationToken) -> (Tasks, Arc<AtomicUsize>) {
+        let (mut tasks, ended) = (Tasks::default(), Arc::new(AtomicUsize::new(0)));
+        for &milliseconds in each {
+            let (stop, ended) = (stop.clone(), Arc::clone(&ended));
+            tasks.serving.spawn(async move {
+                stop.cancelled().await;
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                ended.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            });
+        }
+        tasks.following.spawn(pending());
+        (tasks, ended)
+    }
+
+    #[tokio::test]
+    async fn all_that_serves_is_waited_for_and_no_watch() {
+        let stop = CancellationToken::new();
+        let (mut tasks, ended) = tasks(&[0, 150, 50], &stop);
+        stop.cancel();
+        let seen = Arc::clone(&ended);
+        let last = async move { assert_eq!(seen.fetch_add(10, Ordering::Relaxed), 3, "the last comes last") };
+        tasks.drain(Duration::from_secs(20), last).await;
+        assert_eq!(ended.load(Ordering::Relaxed), 13);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_end_is_left_after_its_time() {
+        let stop = CancellationToken::new();
+        let (mut tasks, ended) = tasks(&[0, 600_000], &stop);
+        stop.cancel();
+        tasks.drain(Duration::from_millis(200), pending()).await;
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_says_why() {
+        let stop = CancellationToken::new();
+        let (mut tasks, _) = tasks(&[0], &stop);
+        tasks.following.spawn(async { bail!("the watch of the pools ended") });
+        assert_eq!(tasks.early_end().await.to_string(), "the watch of the pools ended");
+    }
+
+    #[test]
+    fn a_pool_that_cannot_be_read_any_more_stays_managed() {
+        let pool = |ips: &str| {
+            let spec = json!({"subnet": "10.0.0.0/24", "ips": [ips]});
+            SpiderIPPool::new("p", serde_json::from_value(spec).unwrap())
+        };
+        let (pools, mut known) = (Pools::default(), BTreeMap::new());
+        pools.replace(vec![pool("10.0.0.1-10.0.0.9")], &[]);
+        let before = managed(&pools, &mut known);
+        assert!(!before.is_empty());
+        pools.replace(vec![pool("nonsense")], &[]);
+        assert_eq!(managed(&pools, &mut known), before);
+        pools.replace(Vec::new(), &[]);
+        assert_eq!(managed(&pools, &mut known), []);
+    }
 }

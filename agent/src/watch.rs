@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures::StreamExt;
-use holdfast_api::endpoint::{NODE_LABEL, SpiderEndpoint};
+use holdfast_api::{
+    claim::label_value,
+    endpoint::{NODE_LABEL, SpiderEndpoint},
+};
 use holdfast_core::id::IfIndex;
 use kube::{
     Api, Client,
@@ -106,7 +109,7 @@ impl Losses {
 /// Follows the endpoints that are bound on this node. One that goes has moved away, or is gone: nothing here may use its
 /// addresses any more.
 pub async fn endpoints(client: Client, node: String, attach: Attach) -> anyhow::Result<()> {
-    let config = watcher::Config::default().labels(&format!("{NODE_LABEL}={node}"));
+    let config = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", label_value(&node)));
     let mut events = std::pin::pin!(watcher(Api::<SpiderEndpoint>::all(client), config).default_backoff());
     while let Some(event) = events.next().await {
         match event {

@@ -9,7 +9,7 @@ use kube::{CustomResource, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ippool::Route;
+use crate::{claim::label_value, ippool::Route};
 
 /// The node on which an endpoint is bound. An agent watches the endpoints that carry its node's name.
 pub const NODE_LABEL: &str = "holdfast.io/node";
@@ -207,6 +207,11 @@ impl SpiderEndpoint {
         let mut endpoint = Self::new(&pod.name, SpiderEndpointFields {});
         endpoint.metadata.namespace = Some(pod.namespace.clone());
         endpoint
+    }
+
+    /// Lets the node's agent see the endpoint.
+    pub fn label_with_node(&mut self, node: &str) {
+        self.labels_mut().insert(NODE_LABEL.to_owned(), label_value(node).into_owned());
     }
 
     /// The pod that the endpoint is for.

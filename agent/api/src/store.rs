@@ -4,7 +4,7 @@
 //! ```text
 //! first ADD    create claim ─▶ write endpoint ─▶ confirm claim (read again)
 //! sticky ADD   write endpoint ∥ confirm claim
-//! release      drop from endpoint ─▶ read endpoint ─▶ mark claim ─▶ (rest) ─▶ read endpoint ─▶ delete claim
+//! release      drop from endpoint ─▶ read claim, then endpoint ─▶ mark claim ─▶ (rest) ─▶ read endpoint ─▶ delete claim
 //! ```
 //!
 //! No read here comes from a cache.

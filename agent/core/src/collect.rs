@@ -6,6 +6,7 @@
 //! | pod of that name | StatefulSet | verdict |
 //! |---|---|---|
 //! | the endpoint's, running, or terminating and still bound | any | keep |
+//! | the endpoint's, finished and still bound: containers may still run | any | keep for its grace period |
 //! | the endpoint's, overdue: terminating past its grace period, or on a node that is gone | as if the pod were gone | unbind or release |
 //! | none, or a new one | owns the ordinal | keep; unbind a holder whose pod is gone |
 //! | none, or a stranger | gone, or another | release |
@@ -29,7 +30,7 @@ pub use sightings::Sightings;
 pub struct EndpointFacts<'a> {
     /// The endpoint's name, which is its pod's.
     pub name: &'a str,
-    /// The pod that last held it.
+    /// The pod that last held it. Empty where the record does not say: then it may be any of that name.
     pub pod_uid: &'a str,
     /// The StatefulSet it is reserved for. None: its addresses go with its pod.
     pub set: Option<SetKey<'a>>,
@@ -55,17 +56,17 @@ pub struct SetKey<'a> {
 pub struct PodFacts<'a> {
     /// Its UID.
     pub uid: &'a str,
-    /// Whether it has succeeded or failed.
-    pub finished: bool,
+    /// Whether it has succeeded or failed. Kubelets have said so of pods whose containers still ran.
+    pub finished: Option<Ending>,
     /// Whether it is being deleted.
-    pub terminating: Option<Terminating>,
+    pub terminating: Option<Ending>,
     /// What is known of its node.
     pub node: NodeFacts,
 }
 
-/// A pod's deletion. Times are measured by the observer's own clock that only runs forward.
+/// A pod's end. Times are measured by the observer's own clock that only runs forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terminating {
+pub struct Ending {
     /// For how long it has been seen so.
     pub seen_for: Duration,
     /// How long it may take.
@@ -155,7 +156,7 @@ impl Verdict {
     }
 }
 
-/// Why an endpoint or a claim is collected.
+/// Why an endpoint or a claim is collected, or made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// There is no pod of that name.
@@ -178,6 +179,12 @@ pub enum Reason {
     Unlisted,
     /// The claim's rest after its release is over.
     RestOver,
+    /// An endpoint lists the address, and its claim is not there (any more).
+    ClaimMissing,
+    /// An endpoint lists the address, and another has its claim.
+    AddressTaken,
+    /// Another IPAM gave the address out.
+    Imported,
 }
 
 impl Reason {
@@ -194,6 +201,9 @@ impl Reason {
             Self::RetainOver => "RetainOver",
             Self::Unlisted => "Unlisted",
             Self::RestOver => "RestOver",
+            Self::ClaimMissing => "ClaimMissing",
+            Self::AddressTaken => "AddressTaken",
+            Self::Imported => "Imported",
         }
     }
 }
@@ -207,16 +217,18 @@ pub fn judge(
 ) -> Verdict {
     // A pod on its way out whose sandbox the runtime has taken down uses nothing any more; a kubelet may need ten more
     // seconds until the API server forgets it.
-    let pod = pod.filter(|pod| !(pod.uid == endpoint.pod_uid && pod.terminating.is_some() && !endpoint.bound));
+    let own = |pod: &PodFacts<'_>| endpoint.pod_uid.is_empty() || pod.uid == endpoint.pod_uid;
+    let pod = pod.filter(|pod| !(own(pod) && pod.terminating.is_some() && !endpoint.bound));
     let (pod, why) = match pod {
         None => (None, Reason::PodGone),
-        Some(pod) if pod.uid != endpoint.pod_uid => (Some(pod), Reason::PodReplaced),
-        Some(pod) if pod.finished => (Some(pod), Reason::PodFinished),
-        Some(pod) => match overdue(&pod, endpoint.set.is_some(), policy) {
-            Overdue::No => return Verdict::Keep,
-            Overdue::In(wait) => return Verdict::Wait(wait),
-            Overdue::Yes(_) if !endpoint.bound => return Verdict::Keep,
-            Overdue::Yes(why) => (None, why),
+        Some(pod) if !own(&pod) => (Some(pod), Reason::PodReplaced),
+        Some(pod) => match (finished(&pod, endpoint.bound, policy), overdue(&pod, endpoint.set.is_some(), policy)) {
+            (Overdue::Yes(why), _) => (Some(pod), why),
+            (_, Overdue::Yes(_)) if !endpoint.bound => return Verdict::Keep,
+            (_, Overdue::Yes(why)) => (None, why),
+            (Overdue::In(one), Overdue::In(other)) => return Verdict::Wait(one.min(other)),
+            (Overdue::In(wait), Overdue::No) | (Overdue::No, Overdue::In(wait)) => return Verdict::Wait(wait),
+            (Overdue::No, Overdue::No) => return Verdict::Keep,
         },
     };
     let Some(key) = endpoint.set else { return Verdict::Release(why) };
@@ -254,6 +266,17 @@ enum Overdue {
     No,
     In(Duration),
     Yes(Reason),
+}
+
+/// Whether the endpoint's own pod has finished and uses nothing any more. A sandbox that the runtime has taken down is
+/// unbound; one that it has not may have containers, for as long as they may take to end.
+fn finished(pod: &PodFacts<'_>, bound: bool, policy: &Policy) -> Overdue {
+    match pod.finished {
+        None => Overdue::No,
+        Some(_) if !bound => Overdue::Yes(Reason::PodFinished),
+        Some(ending) => left(ending.grace.saturating_add(policy.delay), ending.seen_for)
+            .map_or(Overdue::Yes(Reason::PodFinished), Overdue::In),
+    }
 }
 
 /// Whether the endpoint's own pod should be gone by now.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Command, FromArgMatches};
 use holdfast_core::{
     collect::{Policy, Rests},
     election::Terms,
@@ -79,6 +79,12 @@ pub struct ControllerArgs {
 }
 
 impl ControllerArgs {
+    /// The arguments as written after the role's name.
+    pub fn parse(arguments: &[&str]) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(Command::new("controller")).no_binary_name(true);
+        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+
     /// What the controller works by.
     pub fn settings(&self, conf: &Conf) -> anyhow::Result<Settings> {
         let seconds = Duration::from_secs;
@@ -121,15 +127,38 @@ impl ControllerArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::config::{Cli, Role};
 
     fn settings(arguments: &[&str]) -> anyhow::Result<Settings> {
-        let cli = Cli::try_parse_from(["holdfast-agent", "controller"].iter().chain(arguments)).unwrap();
-        let Role::Controller(args) = cli.role else { unreachable!("it says controller") };
-        args.settings(&Conf::default())
+        ControllerArgs::parse(arguments).unwrap().settings(&Conf::default())
+    }
+
+    /// What a Spiderpool installation's manifests say means the same here.
+    #[test]
+    fn the_environment_has_spiderpools_names() {
+        let command = ControllerArgs::augment_args(Command::new("controller"));
+        let named = |id: &str| {
+            let argument = command.get_arguments().find(|argument| argument.get_id() == id).unwrap();
+            argument.get_env().unwrap().to_str().unwrap().to_owned()
+        };
+        for (id, name, default) in [
+            ("collect", "IP_ENABLED", "true"),
+            ("terminating", "TERMINATING_POD_IP_ENABLED", "true"),
+            ("stateless_on_ready_node", "STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED", "true"),
+            ("stateless_on_not_ready_node", "STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED", "true"),
+            ("grace_delay_seconds", "ADDITIONAL_GRACE_DELAY", "5"),
+            ("full_scan_seconds", "DEFAULT_INTERVAL_DURATION", "600"),
+            // Shorter than Spiderpool's: another replica takes over within seconds.
+            ("lease_seconds", "LEADER_DURATION", "6"),
+            ("renew_deadline_seconds", "LEADER_RENEW_DEADLINE", "4"),
+            ("retry_seconds", "LEADER_RETRY_PERIOD", "2"),
+        ] {
+            assert_eq!(named(id), format!("SPIDERPOOL_GC_{name}"));
+            let argument = command.get_arguments().find(|argument| argument.get_id() == id).unwrap();
+            assert_eq!(argument.get_default_values(), [default], "{id}");
+        }
+        assert_eq!(named("pod_name"), "SPIDERPOOL_POD_NAME");
+        assert_eq!(named("pod_namespace"), "SPIDERPOOL_POD_NAMESPACE");
     }
 
     #[test]

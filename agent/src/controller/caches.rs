@@ -3,7 +3,7 @@
 use std::{fmt::Debug, hash::Hash, sync::Arc};
 
 use futures::StreamExt;
-use holdfast_api::{claim::IPClaim, endpoint::SpiderEndpoint, ippool::SpiderIPPool};
+use holdfast_api::{claim::IPClaim, endpoint::SpiderEndpoint, ippool::SpiderIPPool, reserved::SpiderReservedIP};
 use holdfast_core::id::PodName;
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
@@ -30,6 +30,8 @@ pub(super) struct Caches {
     pods: Store<Pod>,
     sets: Store<StatefulSet>,
     pub(super) nodes: Store<Node>,
+    /// Only conditions depend on it, so nothing waits for it.
+    pub(super) reserved: Store<SpiderReservedIP>,
     changes: Arc<Changes>,
 }
 
@@ -44,6 +46,7 @@ impl Caches {
             pods: watch.follow(strip_pod, |pod: &Pod| Change::Pod(name_of(pod))),
             sets: watch.follow(strip_set, |set: &StatefulSet| Change::Set(name_of(set))),
             nodes: watch.follow(strip_node, |node: &Node| Change::Node(node.name_any())),
+            reserved: watch.follow(|_| (), |_: &SpiderReservedIP| Change::Reserved),
             changes,
         }
     }
@@ -133,10 +136,11 @@ impl Watch<'_> {
     }
 }
 
-/// Of a pod, only who and where it is and whether it has finished is kept: a cluster has many.
+/// Of a pod, only who and where it is, whether it has finished and how long that may take is kept: a cluster has many.
 fn strip_pod(pod: &mut Pod) {
-    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
-    pod.spec = Some(PodSpec { node_name, ..PodSpec::default() });
+    let before = pod.spec.take().unwrap_or_default();
+    let (node_name, termination_grace_period_seconds) = (before.node_name, before.termination_grace_period_seconds);
+    pod.spec = Some(PodSpec { node_name, termination_grace_period_seconds, ..PodSpec::default() });
     pod.metadata.annotations = None;
     pod.metadata.labels = None;
     let phase = pod.status.take().and_then(|status| status.phase);

@@ -18,6 +18,8 @@ pub(super) enum Change {
     Set(PodName),
     Node(String),
     Pool(String),
+    /// Any of the reserved addresses.
+    Reserved,
 }
 
 /// A batch of changes.

@@ -28,6 +28,10 @@ impl Controller {
             self.state.claims_seen.forget(name);
             return None;
         };
+        if self.state.held_back.contains(&known.pool) {
+            // What is in use there is not known yet: an endpoint may still have to be made for it.
+            return None;
+        }
         let listed = self.state.index.is_listed(known);
         let pod = known.endpoint.as_ref().is_some_and(|endpoint| self.caches.pod(endpoint).is_some());
         let seen_as = (claim.uid(), claim.resource_version(), listed, pod);
@@ -50,6 +54,7 @@ impl Controller {
                     self.report.failed(&ripe.claim.spec.address, &error);
                     self.again_soon(Due::Claim(ripe.claim.name_any()));
                 }
+                self.vitals.progress();
             })
             .await;
     }

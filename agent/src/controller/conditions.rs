@@ -15,14 +15,16 @@ const NAMED: usize = 5;
 pub(super) struct Facts<'a> {
     /// How many addresses the pool gives out.
     pub(super) size: Result<u128, &'a PoolError>,
-    /// How many of those are in use.
-    pub(super) in_use: usize,
+    /// How many of those are neither in use nor reserved.
+    pub(super) free: u128,
     /// How many are in use altogether.
     pub(super) held: usize,
     /// How many of those the view shows.
     pub(super) shown: usize,
     /// Addresses in use that the pool does not give out (any more), and their pods.
     pub(super) outside: Vec<String>,
+    /// Addresses in use that are reserved by now, and their pods.
+    pub(super) reserved: Vec<String>,
     /// Pools that have addresses of this one.
     pub(super) overlaps: &'a [String],
 }
@@ -46,11 +48,12 @@ pub(super) fn of(pool: &SpiderIPPool, facts: &Facts<'_>) -> Vec<Condition> {
         Ok(0) => (false, "Empty", "spec.ips less spec.excludeIPs and the gateway leaves no address".to_owned()),
         Ok(size) => (true, "Valid", format!("the pool gives out {size} addresses")),
     };
-    let full = facts.size.is_ok_and(|size| size > 0 && facts.in_use as u128 >= size);
+    let full = facts.size.is_ok_and(|size| size > 0) && facts.free == 0;
     let exhausted = if full {
-        ("AllInUse", "every address is in use: add some to spec.ips, or end pods that use the pool".to_owned())
+        let text = "every address is in use or reserved: add some to spec.ips, or end pods that use the pool";
+        ("AllInUse", text.to_owned())
     } else {
-        ("AddressesLeft", "not every address is in use".to_owned())
+        ("AddressesLeft", "some address is neither in use nor reserved".to_owned())
     };
     let overlapping = if facts.overlaps.is_empty() {
         ("NoneShared", "no other pool has addresses of this one".to_owned())
@@ -67,6 +70,12 @@ pub(super) fn of(pool: &SpiderIPPool, facts: &Facts<'_>) -> Vec<Condition> {
         let names = some_of(&facts.outside);
         ("StillInUse", format!("in use, but not given out (any more): {names}; their holders keep them"))
     };
+    let reserved = if facts.reserved.is_empty() {
+        ("NoneReserved", "no address in use is reserved".to_owned())
+    } else {
+        let names = some_of(&facts.reserved);
+        ("StillInUse", format!("reserved, but in use: {names}; their holders keep them, and nobody gets them after"))
+    };
     let cut = if facts.shown == facts.held {
         ("Complete", "status.allocatedIPs shows every address in use".to_owned())
     } else {
@@ -82,6 +91,7 @@ pub(super) fn of(pool: &SpiderIPPool, facts: &Facts<'_>) -> Vec<Condition> {
         condition("Exhausted", full, exhausted),
         condition("Overlapping", !facts.overlaps.is_empty(), overlapping),
         condition("HeldOutside", !facts.outside.is_empty(), outside),
+        condition("HeldReserved", !facts.reserved.is_empty(), reserved),
         condition("ViewCut", facts.shown != facts.held, cut),
     ]
 }
@@ -128,8 +138,15 @@ mod tests {
         assert_eq!(overlaps(Some(&parsed), [&b, &c].into_iter()), ["b"]);
         assert_eq!(overlaps(None, [&b].into_iter()), [""; 0]);
         let shared = ["b".to_owned()];
-        let facts =
-            Facts { size: Ok(9), in_use: 9, held: 9, shown: 3, outside: vec!["x".into(); 7], overlaps: &shared };
+        let facts = Facts {
+            size: Ok(9),
+            free: 0,
+            held: 9,
+            shown: 3,
+            outside: vec!["x".into(); 7],
+            reserved: Vec::new(),
+            overlaps: &shared,
+        };
         let conditions = of(&a, &facts);
         let all: Vec<_> = conditions.iter().map(|found| (found.type_.as_str(), found.status.as_str())).collect();
         let expected = [
@@ -137,9 +154,10 @@ mod tests {
             ("Exhausted", "True"),
             ("Overlapping", "True"),
             ("HeldOutside", "True"),
+            ("HeldReserved", "False"),
             ("ViewCut", "True"),
         ];
         assert_eq!(all, expected);
-        assert!(conditions[3].message.contains("and 2 more") && conditions[4].message.contains("3 of 9"));
+        assert!(conditions[3].message.contains("and 2 more") && conditions[5].message.contains("3 of 9"));
     }
 }

@@ -9,8 +9,8 @@ use holdfast_api::{
     store::StoreError,
 };
 use holdfast_core::{
-    collect::{self, EndpointFacts, NodeFacts, PodFacts, Reason, SetFacts, SetKey, Terminating, Verdict},
-    id::PodName,
+    collect::{self, Ending, EndpointFacts, NodeFacts, PodFacts, Reason, SetFacts, SetKey, Sightings, Verdict},
+    id::{Generation, PodName},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -22,14 +22,18 @@ use kube::{Resource, ResourceExt};
 use super::{CONCURRENCY, Controller, Due};
 use crate::owner::retain_of;
 
+/// The API server's default for a pod's grace period, in seconds.
+const DEFAULT_GRACE: i64 = 30;
+
 /// For how long things have been as they are, and of what that was seen. It says nothing of a pod, node or vacancy that
 /// has come since.
 #[derive(Debug, Clone, Default)]
 struct Times {
-    vacated: Option<Timestamp>,
+    vacancy: Option<Vacancy>,
     vacant: Duration,
     pod: String,
     terminating: Duration,
+    finished: Duration,
     node: String,
     node_gone: Duration,
 }
@@ -39,22 +43,33 @@ impl Times {
     fn of(&self, pod: Option<&Pod>, record: &EndpointStatus) -> Self {
         let if_same = |same: bool, time: Duration| if same { time } else { Duration::ZERO };
         let (uid, node) = (pod.and_then(ResourceExt::uid).unwrap_or_default(), pod.map(node_name).unwrap_or_default());
-        let vacated = vacated(record);
+        let vacancy = Vacancy::of(record);
         Self {
-            vacant: if_same(vacated == self.vacated, self.vacant),
+            vacant: if_same(vacancy == self.vacancy, self.vacant),
             terminating: if_same(uid == self.pod, self.terminating),
+            finished: if_same(uid == self.pod, self.finished),
             node_gone: if_same(node == self.node, self.node_gone),
-            vacated,
+            vacancy,
             pod: uid,
             node,
         }
     }
 }
 
-/// Since when no container has held the addresses, as the record has it.
-fn vacated(record: &EndpointStatus) -> Option<Timestamp> {
-    let ended = record.history.first().map(|former| former.ended_at);
-    ended.filter(|_| record.current.container_id.is_none())
+/// A time in which no container holds an endpoint's addresses: what tells it from the one before and the one after. A
+/// record that another IPAM made remembers no holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Vacancy {
+    generation: Generation,
+    ended: Option<Timestamp>,
+}
+
+impl Vacancy {
+    fn of(record: &EndpointStatus) -> Option<Self> {
+        let (current, last) = (&record.current, record.history.first());
+        let ended = last.map(|former| former.ended_at);
+        (current.state != HolderState::Bound).then_some(Self { generation: current.generation, ended })
+    }
 }
 
 /// The objects that a judgement is about.
@@ -76,7 +91,7 @@ impl Controller {
     /// The first look, at the caches. Answers the endpoint if it looks leaked.
     pub(super) fn suspect(&mut self, name: &PodName, now: Duration) -> Option<Suspect> {
         let Some(endpoint) = self.caches.endpoint(name) else {
-            self.state.vacancies.forget(name);
+            self.state.forget_endpoint(name);
             return None;
         };
         let record = endpoint.record();
@@ -92,35 +107,33 @@ impl Controller {
         verdict.acts().then(|| Suspect { name: name.clone(), verdict, times })
     }
 
-    /// Since when things are as they are, as this controller saw it.
+    /// For how long things have been as they are, as this controller saw it since it leads. No wall clock counts, nor what
+    /// one wrote into a record: one that is wrong would free addresses early.
     fn times(&mut self, name: &PodName, record: &EndpointStatus, case: &Case<'_>, now: Duration) -> Times {
-        let terminating = case.pod.filter(|pod| pod.metadata.deletion_timestamp.is_some()).and_then(ResourceExt::uid);
+        fn seen<T: PartialEq>(
+            sightings: &mut Sightings<PodName, T>,
+            name: &PodName,
+            as_: Option<T>,
+            now: Duration,
+        ) -> Duration {
+            if let Some(state) = as_ {
+                return sightings.seen_for(name.clone(), state, now);
+            }
+            sightings.forget(name);
+            Duration::ZERO
+        }
+        let uid_if = |is: fn(&Pod) -> bool| case.pod.filter(|pod| is(pod)).and_then(ResourceExt::uid);
+        let going = uid_if(|pod| pod.metadata.deletion_timestamp.is_some());
         let lost = case.pod.map(node_name).filter(|node| !node.is_empty() && case.node.is_none());
-        let state = &mut self.state;
-        let vacant = if let Some(ended) = vacated(record) {
-            // Only what was vacant when this controller took over is as old as its record says. Later ones count from
-            // when they were seen: the clock that wrote the record may be wrong.
-            let age = if state.taking_over { age_of(ended) } else { Duration::ZERO };
-            state.vacancies.seen_since(name.clone(), ended, now.saturating_sub(age), now)
-        } else {
-            state.vacancies.forget(name);
-            Duration::ZERO
-        };
-        let (pod, node) = (case.pod.and_then(ResourceExt::uid), case.pod.map(node_name));
-        let terminating = if let Some(uid) = terminating {
-            state.terminating.seen_for(name.clone(), uid, now)
-        } else {
-            state.terminating.forget(name);
-            Duration::ZERO
-        };
-        let node_gone = lost.map_or(Duration::ZERO, |node| state.lost_nodes.seen_for(node, (), now));
+        let (vacancy, state) = (Vacancy::of(record), &mut self.state);
         Times {
-            vacated: vacated(record),
-            vacant,
-            pod: pod.unwrap_or_default(),
-            terminating,
-            node: node.unwrap_or_default(),
-            node_gone,
+            vacant: seen(&mut state.vacancies, name, vacancy.clone(), now),
+            terminating: seen(&mut state.terminating, name, going, now),
+            finished: seen(&mut state.finished, name, uid_if(is_finished), now),
+            node_gone: lost.map_or(Duration::ZERO, |node| state.lost_nodes.seen_for(node, (), now)),
+            vacancy,
+            pod: case.pod.and_then(ResourceExt::uid).unwrap_or_default(),
+            node: case.pod.map(node_name).unwrap_or_default(),
         }
     }
 
@@ -132,14 +145,17 @@ impl Controller {
                     self.report.failed(&suspect.name, &error);
                     self.again_soon(Due::Endpoint(suspect.name));
                 }
+                self.vitals.progress();
             })
             .await;
     }
 
     async fn collect_endpoint(&self, suspect: &Suspect) -> Result<(), StoreError> {
         let name = &suspect.name;
-        let read = tokio::try_join!(self.store.endpoint(name), self.store.pod(name))?;
-        let (Some(mut endpoint), pod) = read else { return Ok(()) };
+        // The endpoint first: whatever comes after this read and gives its addresses to a pod writes it, and then the
+        // write below fails. Read later, it could be that of a pod which the look for pods was too early to see.
+        let Some(mut endpoint) = self.store.endpoint(name).await? else { return Ok(()) };
+        let pod = self.store.pod(name).await?;
         let record = endpoint.record().into_owned();
         let owner = PodName::new(&name.namespace, &record.owner_controller_name);
         let sticky = record.is_sticky() && self.settings.stateful_set;
@@ -211,21 +227,25 @@ fn node_name(pod: &Pod) -> String {
     pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default()
 }
 
-fn age_of(then: Timestamp) -> Duration {
-    Timestamp::now().duration_since(then).try_into().unwrap_or_default()
+fn is_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn pod_facts<'a>(pod: &'a Pod, node: Option<&Node>, times: &Times) -> PodFacts<'a> {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let grace = pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let meta = &pod.metadata;
+    let ending = |seen_for, grace: Option<i64>| {
+        let grace = grace.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+        Ending { seen_for, grace: Duration::from_secs(grace) }
+    };
+    let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE);
     PodFacts {
-        uid: pod.metadata.uid.as_deref().unwrap_or_default(),
-        finished: matches!(phase, Some("Succeeded" | "Failed")),
-        terminating: pod
-            .metadata
+        uid: meta.uid.as_deref().unwrap_or_default(),
+        finished: is_finished(pod).then(|| ending(times.finished, Some(grace))),
+        terminating: meta
             .deletion_timestamp
             .as_ref()
-            .map(|_| Terminating { seen_for: times.terminating, grace: Duration::from_secs(grace.unwrap_or(0)) }),
+            .map(|_| ending(times.terminating, meta.deletion_grace_period_seconds)),
         node: match node {
             None if node_name(pod).is_empty() => NodeFacts::None,
             None => NodeFacts::Gone(times.node_gone),
@@ -274,16 +294,29 @@ mod tests {
     }
 
     #[test]
+    fn a_vacancy_needs_no_history() {
+        let mut record = EndpointStatus::default();
+        assert_eq!(Vacancy::of(&record), None);
+        record.current.state = HolderState::Reserved;
+        let first = Vacancy::of(&record);
+        assert!(first.is_some());
+        record.current.generation = record.current.generation.next();
+        assert_ne!(Vacancy::of(&record), first, "somebody held it in between");
+    }
+
+    #[test]
     fn facts_are_read_from_objects() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"uid": "u", "deletionTimestamp": "2020-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30},
-            "spec": {"nodeName": "n1", "containers": []}, "status": {"phase": "Failed"}
+            "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 7, "containers": []}, "status": {"phase": "Failed"}
         }))
         .unwrap();
         let times = Times { terminating: Duration::from_secs(3), ..Times::default() };
         let facts = pod_facts(&pod, None, &times);
-        let terminating = Terminating { seen_for: Duration::from_secs(3), grace: Duration::from_secs(30) };
-        assert_eq!((facts.finished, facts.terminating), (true, Some(terminating)));
+        let ending = |seen_for, grace| {
+            Some(Ending { seen_for: Duration::from_secs(seen_for), grace: Duration::from_secs(grace) })
+        };
+        assert_eq!((facts.finished, facts.terminating), (ending(0, 7), ending(3, 30)));
         assert_eq!(facts.node, NodeFacts::Gone(Duration::ZERO));
         let node: Node =
             serde_json::from_value(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})).unwrap();

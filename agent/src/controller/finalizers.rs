@@ -11,31 +11,32 @@ use kube::ResourceExt;
 use super::Controller;
 
 impl Controller {
-    /// Holds a pool, or lets it go if it is to go and nothing of it is in use.
-    pub(super) async fn hold_pool(&self, name: &str) {
-        let Some(pool) = self.caches.pool(name) else { return };
-        if let Err(error) = self.try_hold(&pool).await {
+    /// Holds a pool, or lets it go if it is to go and nothing of it is in use. Answers whether it was to do.
+    pub(super) async fn hold_pool(&self, name: &str) -> bool {
+        let Some(pool) = self.caches.pool(name) else { return false };
+        self.try_hold(&pool).await.unwrap_or_else(|error| {
             self.pool_failed(name, &error, "its finalizer is not as it should be");
-        }
+            true
+        })
     }
 
-    async fn try_hold(&self, pool: &SpiderIPPool) -> Result<(), StoreError> {
+    async fn try_hold(&self, pool: &SpiderIPPool) -> Result<bool, StoreError> {
         let name = pool.name_any();
         let held = pool.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
         let going = pool.metadata.deletion_timestamp.is_some();
         match (going, held) {
-            (false, false) => self.store.set_finalizer(pool, true).await,
+            (false, false) => self.store.set_finalizer(pool, true).await.map(|()| true),
             (true, true) if !self.state.index.claims_of_pool(&name).any(|claim| !claim.released) => {
                 let claims = self.store.pool_claims(&name).await?;
                 if claims.iter().any(is_held) {
-                    return Ok(());
+                    return Ok(false);
                 }
                 self.end_rests(&claims).await?;
                 self.store.set_finalizer(pool, false).await?;
                 tracing::info!(pool = name, "nothing of the pool is in use any more; it goes");
-                Ok(())
+                Ok(true)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 }

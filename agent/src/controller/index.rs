@@ -41,6 +41,7 @@ pub(super) struct Index {
     of_node: Groups<String, PodName>,
     of_endpoint: Groups<PodName, String>,
     of_pool: Groups<String, String>,
+    of_address: Groups<IpAddr, PodName>,
 }
 
 impl Index {
@@ -51,6 +52,9 @@ impl Index {
                 self.of_set.remove(set, name);
             }
             self.of_node.remove(&before.node, name);
+            for address in &before.addresses {
+                self.of_address.remove(address, name);
+            }
         }
         if let Some(endpoint) = endpoint {
             let record = endpoint.record();
@@ -64,6 +68,9 @@ impl Index {
                 self.of_set.add(set.clone(), name.clone());
             }
             self.of_node.add(listing.node.clone(), name.clone());
+            for address in &listing.addresses {
+                self.of_address.add(*address, name.clone());
+            }
             self.endpoints.insert(name.clone(), listing);
         }
         let claims: Vec<_> = self.of_endpoint.get(name).cloned().collect();
@@ -71,10 +78,13 @@ impl Index {
         Touched { claims, pools }
     }
 
-    /// Takes a claim in as it is now. Answers the pools that this concerns.
-    pub(super) fn set_claim(&mut self, name: &str, claim: Option<&IPClaim>) -> Vec<String> {
+    /// Takes a claim in as it is now. Answers the endpoints and pools that this may concern.
+    pub(super) fn set_claim(&mut self, name: &str, claim: Option<&IPClaim>) -> Locked {
         let mut pools = Vec::new();
-        if let Some(before) = self.claims.remove(name) {
+        let before = self.claims.remove(name);
+        let locked = [before.as_ref().map(|claim| claim.address), claim.map(|claim| claim.spec.address)];
+        let endpoints = locked.iter().flatten().flat_map(|address| self.of_address.get(address)).cloned().collect();
+        if let Some(before) = before {
             self.of_pool.remove(&before.pool, name);
             if let Some(endpoint) = &before.endpoint {
                 self.of_endpoint.remove(endpoint, name);
@@ -98,7 +108,7 @@ impl Index {
             }
             self.claims.insert(name.to_owned(), claimed);
         }
-        pools
+        Locked { endpoints, pools }
     }
 
     pub(super) fn claim(&self, name: &str) -> Option<&Claimed> {
@@ -140,6 +150,14 @@ impl Index {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
     pub(super) claims: Vec<String>,
+    pub(super) pools: Vec<String>,
+}
+
+/// What a change of a claim may concern.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Locked {
+    /// Those that list its address.
+    pub(super) endpoints: BTreeSet<PodName>,
     pub(super) pools: Vec<String>,
 }
 
@@ -204,7 +222,7 @@ mod tests {
     fn the_index_follows_each_change() {
         let (mut index, pod) = (Index::default(), PodName::new("d", "web-0"));
         let claim = IPClaim::held("10.0.0.1".parse().unwrap(), "p", &pod);
-        assert_eq!(index.set_claim("10.0.0.1", Some(&claim)), ["p"]);
+        assert_eq!(index.set_claim("10.0.0.1", Some(&claim)).pools, ["p"]);
         let is_listed = |index: &Index| index.is_listed(index.claim("10.0.0.1").unwrap());
         assert!(!is_listed(&index));
         let touched = index.set_endpoint(&pod, Some(&endpoint(&pod, "10.0.0.1")));
@@ -212,11 +230,12 @@ mod tests {
         assert!(is_listed(&index));
         assert_eq!(index.endpoints_of_set(&PodName::new("d", "web")).count(), 1);
         assert_eq!(index.endpoints_of_node("n1").count(), 1);
+        assert_eq!(index.set_claim("10.0.0.1", Some(&claim)).endpoints, [pod.clone()].into());
         index.set_endpoint(&pod, Some(&endpoint(&pod, "10.0.0.2")));
         assert!(!is_listed(&index));
         index.set_endpoint(&pod, None);
         assert_eq!(index.endpoints_of_node("n1").count() + index.endpoints().count(), 0);
-        assert_eq!(index.set_claim("10.0.0.1", None), ["p"]);
+        assert_eq!(index.set_claim("10.0.0.1", None), Locked { endpoints: [].into(), pools: vec!["p".into()] });
         assert_eq!(index.claims_of_pool("p").count() + index.claims_of_endpoint(&pod).count(), 0);
     }
 

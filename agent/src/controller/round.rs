@@ -17,6 +17,7 @@ struct Agenda {
     endpoints: HashSet<PodName>,
     claims: HashSet<String>,
     pools: HashSet<String>,
+    import: bool,
 }
 
 impl Agenda {
@@ -25,6 +26,7 @@ impl Agenda {
             Due::Endpoint(name) => drop(self.endpoints.insert(name)),
             Due::Claim(name) => drop(self.claims.insert(name)),
             Due::Pool(name) => drop(self.pools.insert(name)),
+            Due::Import => self.import = true,
         }
     }
 }
@@ -32,18 +34,8 @@ impl Agenda {
 impl Controller {
     /// Works as the leader, for as long as it is polled.
     pub(super) async fn lead(&mut self) {
-        self.state = State { taking_over: true, ..State::default() };
-        loop {
-            match self.import().await {
-                Ok(0) => break,
-                Ok(count) => {
-                    tracing::info!(count, "created the claims of addresses that were in use already");
-                    break;
-                }
-                Err(error) => tracing::warn!(%error, "addresses in use could not be taken over; trying again"),
-            }
-            tokio::time::sleep(RETRY).await;
-        }
+        self.state = State { import_pause: RETRY, ..State::default() };
+        self.import(self.now()).await;
         let changes = Arc::clone(self.caches.changes());
         changes.add_everything();
         let mut next_scan = self.now() + self.settings.full_scan;
@@ -53,12 +45,14 @@ impl Controller {
                 next_scan = self.now() + self.settings.full_scan;
             }
             self.round().await;
-            self.state.taking_over = false;
             let next = self.state.timers.next().map_or(next_scan, |next| next.min(next_scan));
+            let pause = next.saturating_sub(self.now());
+            self.vitals.rests(pause);
             tokio::select! {
                 () = changes.notified() => tokio::time::sleep(DEBOUNCE).await,
-                () = tokio::time::sleep(next.saturating_sub(self.now())) => {}
+                () = tokio::time::sleep(pause) => {}
             }
+            self.vitals.progress();
         }
     }
 
@@ -73,16 +67,21 @@ impl Controller {
         for change in batch.changes {
             self.take_in(change, &mut agenda);
         }
+        if agenda.import {
+            self.import(now).await;
+        }
+        let unclaimed: Vec<_> = agenda.endpoints.iter().filter_map(|name| self.unclaimed(name, now)).collect();
+        self.claim_unclaimed(unclaimed).await;
         if self.settings.collect {
             self.collect(&mut agenda, now).await;
         }
         self.metrics.pools(self.caches.pools.state().len());
         for pool in &agenda.pools {
             // One change of a pool at a time: the next round sees it and makes the other.
-            if !self.fill_version(pool).await {
-                self.hold_pool(pool).await;
+            if !self.fill_version(pool).await && !self.hold_pool(pool).await {
+                self.write_view(pool, now).await;
             }
-            self.write_view(pool, now).await;
+            self.vitals.progress();
         }
         let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
         for due in failed {
@@ -131,6 +130,8 @@ impl Controller {
         for name in known {
             self.take_in(Change::Node(name), agenda);
         }
+        let State { lost_nodes, index, .. } = &mut self.state;
+        lost_nodes.retain(|node| index.endpoints_of_node(node).next().is_some());
         agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any()));
     }
 
@@ -146,7 +147,9 @@ impl Controller {
             }
             Change::Claim(name) => {
                 let claim = self.caches.claim(&name);
-                agenda.pools.extend(self.state.index.set_claim(&name, claim.as_deref()));
+                let locked = self.state.index.set_claim(&name, claim.as_deref());
+                agenda.endpoints.extend(locked.endpoints);
+                agenda.pools.extend(locked.pools);
                 agenda.claims.insert(name);
             }
             Change::Pod(name) => {
@@ -168,6 +171,7 @@ impl Controller {
                     agenda.endpoints.extend(self.state.index.endpoints_of_node(&name).cloned());
                 }
             }
+            Change::Reserved => agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any())),
             Change::Pool(name) => {
                 let pool = self.caches.pool(&name);
                 let generation = pool.map(|pool| pool.metadata.generation);

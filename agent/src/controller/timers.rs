@@ -13,6 +13,8 @@ pub(super) enum Due {
     Endpoint(PodName),
     Claim(String),
     Pool(String),
+    /// What other IPAMs left.
+    Import,
 }
 
 /// One time for each thing. Times are on the controller's clock.

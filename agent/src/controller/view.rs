@@ -1,12 +1,13 @@
 //! The pools' status: who has which address, and how many are in use. Rebuilt from claims and endpoints, whoever changed it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use holdfast_api::{
     endpoint::SpiderEndpoint,
     ippool::{Allocation, IpPoolStatus, SpiderIPPool},
+    reserved::SpiderReservedIP,
 };
-use holdfast_core::pool::{Pool, PoolError};
+use holdfast_core::pool::{AddressSet, Family, Pool, PoolError};
 use kube::ResourceExt;
 
 use super::{Controller, Due, conditions, index::Claimed};
@@ -34,19 +35,25 @@ impl Controller {
             self.metrics.forget_pool(name);
             return;
         };
+        if self.state.held_back.contains(name) && pools::is_foreign(&pool) {
+            return;
+        }
         let allocations = self.allocations(name);
         let parsed = pools::parse(&pool.spec);
         let others = self.caches.pools.state();
         let others = others.iter().filter(|other| other.name_any() != name);
         let overlaps = conditions::overlaps(parsed.as_ref().ok(), others.map(AsRef::as_ref));
-        let next = status(&pool, parsed.as_ref(), &allocations, &overlaps);
+        let reserved = parsed
+            .as_ref()
+            .map_or(AddressSet::empty(Family::V4), |pool| reserved(&self.caches.reserved.state(), pool.family()));
+        let next = status(&pool, parsed.as_ref(), &allocations, &reserved, &overlaps);
         self.metrics.show_pool(name, &next);
         if pool.status.as_ref() == Some(&next) {
             return;
         }
         let rest = FOR_EACH_ADDRESS.saturating_mul(u32::try_from(allocations.len()).unwrap_or(u32::MAX));
         self.state.next_write.insert(name.to_owned(), now + rest.clamp(BETWEEN_WRITES, AT_MOST));
-        if let Err(error) = self.store.write_pool_status(name, &next).await {
+        if let Err(error) = self.store.write_pool_status(&pool, &next).await {
             self.pool_failed(name, &error, "its status was not written");
         }
     }
@@ -87,19 +94,25 @@ fn status(
     pool: &SpiderIPPool,
     parsed: Result<&Pool, &PoolError>,
     allocations: &[(IpAddr, Allocation)],
+    reserved: &AddressSet,
     overlaps: &[String],
 ) -> IpPoolStatus {
     let total = parsed.map_or(0, |pool| pool.addresses.len());
     let inside = |address: IpAddr| parsed.is_ok_and(|pool| pool.addresses.contains(address));
-    let outside: Vec<_> = allocations.iter().filter(|(address, _)| !inside(*address)).collect();
+    let named = |which: &dyn Fn(IpAddr) -> bool| -> Vec<String> {
+        let held = allocations.iter().filter(|(address, _)| which(*address));
+        held.map(|(address, allocation)| format!("{address} ({})", allocation.pod)).collect()
+    };
+    let outside = named(&|address| !inside(address));
     let (text, shown) = cut(allocations, VIEW_LIMIT);
     let in_use = allocations.len() - outside.len();
     let facts = conditions::Facts {
         size: parsed.map(|pool| pool.addresses.len()),
-        in_use,
+        free: parsed.map_or(0, |pool| free(pool, allocations, reserved)),
         held: allocations.len(),
         shown,
-        outside: outside.iter().map(|(address, allocation)| format!("{address} ({})", allocation.pod)).collect(),
+        reserved: named(&|address| inside(address) && reserved.contains(address)),
+        outside,
         overlaps,
     };
     IpPoolStatus {
@@ -108,6 +121,20 @@ fn status(
         allocated_ip_count: Some(i64::try_from(in_use).unwrap_or(i64::MAX)),
         conditions: conditions::of(pool, &facts),
     }
+}
+
+/// How many addresses a pool still has to give.
+fn free(pool: &Pool, allocations: &[(IpAddr, Allocation)], reserved: &AddressSet) -> u128 {
+    let left = pool.addresses.without(reserved);
+    let used = allocations.iter().filter(|(address, _)| left.contains(*address)).count();
+    left.len() - used as u128
+}
+
+/// What is reserved of a family. A text that is no address reserves nothing, as with the agents.
+fn reserved(objects: &[Arc<SpiderReservedIP>], family: Family) -> AddressSet {
+    let texts = objects.iter().flat_map(|object| &object.spec.ips);
+    let valid: Vec<_> = texts.filter(|text| AddressSet::parse(family, &[text]).is_ok()).collect();
+    AddressSet::parse(family, &valid).unwrap_or_else(|_| AddressSet::empty(family))
 }
 
 /// The JSON of as many allocations as fit, and how many those are.
@@ -149,7 +176,7 @@ mod tests {
     }
 
     fn status_of(pool: &SpiderIPPool, allocations: &[(IpAddr, Allocation)]) -> IpPoolStatus {
-        status(pool, pools::parse(&pool.spec).as_ref(), allocations, &[])
+        status(pool, pools::parse(&pool.spec).as_ref(), allocations, &AddressSet::empty(Family::V4), &[])
     }
 
     fn condition<'a>(status: &'a IpPoolStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
@@ -192,6 +219,22 @@ mod tests {
         assert!(status.allocated_ips.as_ref().unwrap().contains("10.0.0.7"));
         assert!(condition(&status, "HeldOutside").2.contains("10.0.0.7 (default/web-0)"));
         assert_eq!(condition(&status, "Exhausted").0, "True");
+    }
+
+    #[test]
+    fn reserved_addresses_are_nobodys_next() {
+        let pool = pool(json!({"subnet": "10.0.0.0/24", "ips": ["10.0.0.1-10.0.0.4"]}));
+        let spec = serde_json::from_value(json!({"ips": ["10.0.0.1-10.0.0.3", "fd00::1", "nonsense"]})).unwrap();
+        let reserved = reserved(&[Arc::new(SpiderReservedIP::new("r", spec))], Family::V4);
+        let of = |held: &[_]| status(&pool, pools::parse(&pool.spec).as_ref(), held, &reserved, &[]);
+        let one = of(&[allocation("10.0.0.1")]);
+        assert_eq!(condition(&one, "HeldReserved").0, "True");
+        assert!(condition(&one, "HeldReserved").2.contains("10.0.0.1 (default/web-0)"));
+        assert_eq!(condition(&one, "Exhausted").0, "False");
+        let two = of(&[allocation("10.0.0.1"), allocation("10.0.0.4")]);
+        assert_eq!(condition(&two, "Exhausted").0, "True");
+        assert_eq!((two.total_ip_count, two.allocated_ip_count), (Some(4), Some(2)));
+        assert_eq!(condition(&of(&[allocation("10.0.0.4")]), "HeldReserved").0, "False");
     }
 
     #[test]

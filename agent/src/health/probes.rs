@@ -1,6 +1,15 @@
 //! What each role's probes look at.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+    sync::Arc,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
 
 use super::{Check, Probes, check};
 use crate::{controller::Vitals, datapath::Datapath, pools::Pools};
@@ -17,8 +26,8 @@ pub fn agent(pools: &Arc<Pools>, datapath: &Datapath, socket: &Path) -> Probes {
     let answers: Check = Arc::new(move || {
         let socket = socket.clone();
         Box::pin(async move {
-            let connected = tokio::net::UnixStream::connect(&socket).await;
-            connected.map(drop).map_err(|error| format!("the socket {} does not answer: {error}", socket.display()))
+            let answered = answers(&socket).await;
+            answered.map_err(|error| format!("the socket {} does not answer: {error}", socket.display()))
         })
     });
     Probes {
@@ -28,14 +37,47 @@ pub fn agent(pools: &Arc<Pools>, datapath: &Datapath, socket: &Path) -> Probes {
     }
 }
 
+/// Whether requests at a socket are answered. The kernel takes connections even where nobody does any more, so one is sent
+/// that costs nothing: for a path that does not exist. Any answer will do.
+async fn answers(socket: &Path) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").await?;
+    let mut start = [0; 5];
+    stream.read_exact(&mut start).await?;
+    if start == *b"HTTP/" { Ok(()) } else { Err(io::Error::new(ErrorKind::InvalidData, "that was not HTTP")) }
+}
+
 /// A controller: whether it leads, or would if the leader went.
 pub fn controller(vitals: &Arc<Vitals>) -> Probes {
-    let (synced, leader) = (Arc::clone(vitals), Arc::clone(vitals));
+    let (synced, leader, work) = (Arc::clone(vitals), Arc::clone(vitals), Arc::clone(vitals));
     let synced = check(move || synced.synced());
     Probes {
         startup: vec![Arc::clone(&synced)],
         readiness: vec![synced, check(move || leader.leader_known())],
-        // An answer at all says that the runtime works. A restart brings no API server back.
-        liveness: Vec::new(),
+        // A restart brings no API server back, but its requests end in time: a round that makes no progress hangs.
+        liveness: vec![check(move || work.gets_on())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::Router;
+    use tokio::{net::UnixListener, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_answers_only_if_somebody_takes_its_requests() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        assert!(answers(&path).await.is_err());
+        let listener = UnixListener::bind(&path).unwrap();
+        // Connections are taken by the kernel, and requests by nobody.
+        assert!(timeout(Duration::from_millis(100), answers(&path)).await.is_err());
+        let serving = tokio::spawn(async move { axum::serve(listener, Router::new()).await });
+        timeout(Duration::from_secs(20), answers(&path)).await.unwrap().unwrap();
+        serving.abort();
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use holdfast_api::{
-    endpoint::{EndpointIp, HolderState, NODE_LABEL, SpiderEndpoint},
+    endpoint::{EndpointIp, HolderState, SpiderEndpoint},
     ippool::Route,
 };
 use holdfast_core::{collect::parse_retain, pool::Family};
@@ -225,7 +225,7 @@ impl<'a> Plan<'a> {
         status.owner_controller_name.clone_from(&self.owner.name);
         status.owner_controller_uid.clone_from(&self.owner.uid);
         endpoint.status = Some(status);
-        endpoint.labels_mut().insert(NODE_LABEL.to_owned(), self.settings.node.clone());
+        endpoint.label_with_node(&self.settings.node);
         match &self.retain {
             Some(retain) => drop(endpoint.annotations_mut().insert(RETAIN.to_owned(), retain.clone())),
             None => drop(endpoint.metadata.annotations.as_mut().and_then(|annotations| annotations.remove(RETAIN))),

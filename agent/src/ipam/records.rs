@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
-use holdfast_api::endpoint::{EndpointIp, HolderState, NODE_LABEL, SpiderEndpoint};
+use holdfast_api::{
+    claim::label_value,
+    endpoint::{EndpointIp, HolderState, NODE_LABEL, SpiderEndpoint},
+};
 use holdfast_core::id::{ContainerId, Generation, IfName, PodName};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 
 use super::{Ipam, IpamError};
 
@@ -107,7 +109,7 @@ impl Ipam {
             current.bound_at = Some(now);
             uid.clone_into(&mut current.uid);
             current.node.clone_from(&self.settings.node);
-            endpoint.labels_mut().insert(NODE_LABEL.to_owned(), self.settings.node.clone());
+            endpoint.label_with_node(&self.settings.node);
             true
         });
         let Some(current) = written.await?.and_then(|endpoint| endpoint.status).map(|status| status.current) else {
@@ -138,7 +140,7 @@ impl Ipam {
 
     /// The endpoints that are bound on this node.
     pub async fn endpoints_here(&self) -> Result<Vec<SpiderEndpoint>, IpamError> {
-        Ok(self.store.endpoints_labelled(NODE_LABEL, &self.settings.node).await?)
+        Ok(self.store.endpoints_labelled(NODE_LABEL, &label_value(&self.settings.node)).await?)
     }
 
     /// Whether the container is the one that the endpoint names, and its pod still runs.

@@ -22,6 +22,8 @@ struct PoolLabel {
 #[derive(Debug, Clone, Default)]
 pub struct ControllerMetrics {
     collected: Family<ReasonLabel, Counter>,
+    unbound: Family<ReasonLabel, Counter>,
+    claimed: Family<ReasonLabel, Counter>,
     failures: Counter,
     events_dropped: Counter,
     pools: Gauge,
@@ -35,6 +37,8 @@ impl ControllerMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let new = Self::default();
         registry.register("spiderpool_ip_gc_counts", "Addresses collected", new.collected.clone());
+        registry.register("holdfast_unbound", "Endpoints whose holder was gone", new.unbound.clone());
+        registry.register("holdfast_claimed", "Claims made for addresses that were in use", new.claimed.clone());
         registry.register("spiderpool_ip_gc_failure_counts", "Collections that failed", new.failures.clone());
         registry.register("spiderpool_total_ippool_counts", "Pools", new.pools.clone());
         registry.register("spiderpool_debug_ippool_total_ip_counts", "Addresses of a pool", new.total.clone());
@@ -55,6 +59,14 @@ impl ControllerMetrics {
     pub(crate) fn collected(&self, reason: Reason, addresses: usize) {
         let counter = self.collected.get_or_create(&ReasonLabel { reason: reason.as_str() });
         counter.inc_by(u64::try_from(addresses).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn unbound(&self, reason: Reason) {
+        self.unbound.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    pub(crate) fn claimed(&self, reason: Reason) {
+        self.claimed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 
     pub(crate) fn failed(&self) {
@@ -97,11 +109,15 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = ControllerMetrics::register(&mut registry);
         metrics.collected(Reason::PodGone, 2);
+        metrics.unbound(Reason::NodeGone);
+        metrics.claimed(Reason::Imported);
         let status = IpPoolStatus { total_ip_count: Some(9), allocated_ip_count: Some(2), ..IpPoolStatus::default() };
         metrics.show_pool("p", &status);
         let text = encode(&registry);
         for line in [
             r#"spiderpool_ip_gc_counts_total{reason="PodGone"} 2"#,
+            r#"holdfast_unbound_total{reason="NodeGone"} 1"#,
+            r#"holdfast_claimed_total{reason="Imported"} 1"#,
             "spiderpool_ip_gc_failure_counts_total 0",
             "spiderpool_total_ippool_counts 0",
             r#"spiderpool_debug_ippool_total_ip_counts{ippool="p"} 9"#,

@@ -1,12 +1,12 @@
-//! Pools: conditions, deletion, and what another IPAM left.
+//! Pools: conditions and deletion.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use holdfast_api::claim::{IPClaim, name_of};
 use holdfast_api::endpoint::HolderState::Bound;
+use holdfast_api::reserved::SpiderReservedIP;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::world::{SOON, World, settings, stays, wait};
@@ -53,6 +53,34 @@ async fn pools_say_what_is_wrong_with_them() -> Result<()> {
     Ok(())
 }
 
+/// Reserving an address in use keeps its holder and flags it; a pool whose free addresses are all reserved is used up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_flags_who_is_there() -> Result<()> {
+    let world = World::new("reserved", 59).await?;
+    let leader = world.lead(settings());
+    world.make_node(&world.name).await?;
+    let pod = world.make_pod("a", None, &world.name).await?;
+    world.bind(&pod, world.address(1), None).await?;
+    let patch = Patch::Merge(json!({"spec": {"ips": ["10.59.0.1-10.59.0.3"]}}));
+    world.pools().patch(&world.name, &PatchParams::default(), &patch).await?;
+    condition(&world, &world.name, "HeldReserved", "False").await?;
+    let spec = serde_json::from_value(json!({"ipVersion": 4, "ips": ["10.59.0.1-10.59.0.2"]}))?;
+    let reservations: Api<SpiderReservedIP> = Api::all(world.client.clone());
+    reservations.create(&PostParams::default(), &SpiderReservedIP::new(&world.name, spec)).await?;
+    assert!(condition(&world, &world.name, "HeldReserved", "True").await?.contains("10.59.0.1"));
+    assert_eq!(world.endpoint("a").await?, Some(Bound));
+    let third = world.make_pod("c", None, &world.name).await?;
+    world.bind(&third, world.address(3), None).await?;
+    condition(&world, &world.name, "Exhausted", "True").await?;
+    let status = world.pool().await?.status.unwrap_or_default();
+    assert_eq!((status.total_ip_count, status.allocated_ip_count), (Some(3), Some(2)));
+    reservations.delete(&world.name, &DeleteParams::default()).await?;
+    condition(&world, &world.name, "Exhausted", "False").await?;
+    condition(&world, &world.name, "HeldReserved", "False").await?;
+    leader.stop().await;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_in_use_is_held_against_deletion() -> Result<()> {
     let world = World::new("finalizer", 51).await?;
@@ -75,49 +103,6 @@ async fn a_pool_in_use_is_held_against_deletion() -> Result<()> {
     };
     wait("the pool to go", SOON, gone).await?;
     assert!(world.claims().await?.is_empty());
-    leader.stop().await;
-    Ok(())
-}
-
-/// Endpoints and a pool's records as Spiderpool leaves them: no claims, no UID of an owner, no generation.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_existing_installation_is_taken_over() -> Result<()> {
-    let world = World::new("import", 52).await?;
-    world.make_node("import-n").await?;
-    let set = world.make_set("web", 2).await?;
-    let pod = world.make_pod("web-0", Some(&set), "import-n").await?;
-    let lone = world.make_pod("lone", None, "import-n").await?;
-    let record = |pod: &str, uid: &Option<String>| json!({"interface": "eth0", "pod": format!("{}/{pod}", world.name), "podUid": uid});
-    let records = json!({
-        "10.52.0.1": record("web-0", &pod.uid()), "10.52.0.2": record("web-1", &Some("gone".into())),
-        "10.52.0.3": record("lone", &lone.uid()), "10.52.0.4": record("nobody", &Some("gone".into())),
-    });
-    let status = json!({"status": {"allocatedIPs": records.to_string(), "allocatedIPCount": 4}});
-    world.pools().patch_status(&world.name, &PatchParams::default(), &Patch::Merge(status)).await?;
-    for (name, uid, address) in [("web-0", pod.uid(), "10.52.0.1"), ("web-1", Some("gone".to_owned()), "10.52.0.2")] {
-        let endpoint = serde_json::from_value(json!({
-            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderEndpoint", "metadata": {"name": name},
-            "status": {"current": {"uid": uid, "node": "import-n", "ips": [{
-                "interface": "eth0", "ipv4": format!("{address}/16"), "ipv4Pool": world.name, "vlan": 0
-            }]}, "ownerControllerType": "StatefulSet", "ownerControllerName": "web"}
-        }))?;
-        world.endpoints().create(&kube::api::PostParams::default(), &endpoint).await?;
-    }
-    let leader = world.lead(settings());
-    let claims: Api<IPClaim> = Api::all(world.client.clone());
-    let held = || async {
-        let mut names: Vec<_> = world.held().await?.iter().map(ResourceExt::name_any).collect();
-        names.sort_unstable();
-        Ok((names == [1, 2, 3].map(|number| name_of(world.address(number))), names))
-    };
-    wait("claims for what is in use", SOON, held).await?;
-    assert!(claims.get_opt("10.52.0.4").await?.is_none());
-    // Longer than the rest of a claim that nobody lists.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(world.held().await?.len(), 3);
-    assert_eq!(world.endpoint("lone").await?, Some(Bound));
-    let status = world.pool().await?.status.unwrap_or_default();
-    assert_eq!(status.allocated_ip_count, Some(3));
     leader.stop().await;
     Ok(())
 }

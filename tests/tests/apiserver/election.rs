@@ -1,13 +1,19 @@
 //! Who leads.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use holdfast_agent::config::ControllerArgs;
 use holdfast_agent::controller::Settings;
+use holdfast_agent::run;
 use holdfast_api::store::{Permit, StoreError};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
+use crate::server::Server;
 use crate::world::{SOON, World, settings, wait};
 
 async fn leader(world: &World) -> Result<Option<String>> {
@@ -37,8 +43,7 @@ async fn another_takes_over_within_seconds() -> Result<()> {
     drop(one);
     let after_death = leads(&world, "two").await?;
     let three = world.lead(named("three"));
-    // Time to look once, or it could not know that the lease was given back.
-    tokio::time::sleep(settings().terms.retry).await;
+    three.knows_leader().await?;
     two.stop().await;
     let after_stop = leads(&world, "three").await?;
     println!(
@@ -64,5 +69,36 @@ async fn who_does_not_lead_writes_nothing() -> Result<()> {
     permit.revoke();
     assert!(store.mark_released(address, &pod).await.is_err());
     assert_eq!(world.held().await?.len(), 1);
+    Ok(())
+}
+
+/// The namespace of the controller that the process is to be.
+const CONTROLLER: &str = "HOLDFAST_TEST_CONTROLLER";
+
+/// In the process that it starts, this test is a controller.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_told_to_stop_gives_the_lease_back() -> Result<()> {
+    if let Ok(namespace) = std::env::var(CONTROLLER) {
+        let arguments = ["--conf=/none", "--health=127.0.0.1:0", "--pod-namespace", &namespace];
+        return run::controller(&ControllerArgs::parse(&arguments)?).await;
+    }
+    let world = World::new("sigterm", 42).await?;
+    let test = "election::a_process_that_is_told_to_stop_gives_the_lease_back";
+    let mut process = Server::get()?.process(test, &[(CONTROLLER, &world.name)])?;
+    let held = || async {
+        let holder = leader(&world).await?;
+        Ok((holder.as_ref().is_some_and(|holder| !holder.is_empty()), holder))
+    };
+    wait("the process to lead", SOON, held).await?;
+    kill(Pid::from_raw(process.0.id().try_into()?), Signal::SIGTERM)?;
+    let ended = || {
+        let ended = process.0.try_wait();
+        async { Ok((ended?.is_some(), ())) }
+    };
+    let took = wait("the process to end", SOON, ended).await?;
+    let status = process.0.try_wait()?.context("it has ended")?;
+    assert!(status.success(), "it ended with {status}, signal {:?}", status.signal());
+    assert_eq!(leader(&world).await?.as_deref(), Some(""), "the lease was not given back");
+    println!("ended {took:?} after its SIGTERM");
     Ok(())
 }

@@ -11,7 +11,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::server::Server;
-use crate::world::{SOON, World, settings, stays, wait};
+use crate::world::{SOON, World, settings, stays, wait, wait_slowly};
 
 const MANY: u16 = 2000;
 
@@ -28,12 +28,12 @@ async fn two_thousand_leaks_are_collected_cheaply() -> Result<()> {
     world.store = Store::new(client);
     let leader = world.lead(settings());
     let held = || async {
-        // Looking costs the server as much as a hundred collections.
-        tokio::time::sleep(Duration::from_millis(500)).await;
         let held = world.held().await?.len();
         Ok((held == 0, held))
     };
-    let free = wait("all addresses free", Duration::from_secs(30), held).await?;
+    // Looking costs the server as much as a hundred collections.
+    let pause = Duration::from_millis(500);
+    let free = wait_slowly("all addresses free", pause, Duration::from_secs(30), held).await?;
     let claimed = || async {
         let left = world.claims().await?.len();
         Ok((left == 0, left))

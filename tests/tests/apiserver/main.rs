@@ -12,5 +12,6 @@ mod world;
 
 mod conditions;
 mod election;
+mod import;
 mod leaks;
 mod rules;

@@ -99,6 +99,22 @@ async fn retained_ordinals_wait_for_their_set_to_grow() -> Result<()> {
     Ok(())
 }
 
+/// A record that another IPAM made says nothing of any holder before.
+#[tokio::test(flavor = "multi_thread")]
+async fn retaining_ends_without_a_history_too() -> Result<()> {
+    let (world, _, leader) = set_of_three("imported", 32, settings()).await?;
+    let patch = Patch::Merge(json!({
+        "metadata": {"annotations": {"ipam.spidernet.io/retain": "3s"}}, "status": {"current": {"containerID": null}}
+    }));
+    world.endpoints().patch("web-2", &PatchParams::default(), &patch).await?;
+    world.scale("web", 1).await?;
+    world.kill_pod("web-2").await?;
+    becomes(&world, "web-2", Some(Reserved)).await?;
+    becomes(&world, "web-2", None).await?;
+    leader.stop().await;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_set_frees_what_no_pod_uses_and_a_new_one_owns_nothing() -> Result<()> {
     let (world, _, leader) = set_of_three("gone", 23, settings()).await?;
@@ -186,20 +202,25 @@ async fn without_stickiness_a_sets_pods_are_like_any() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_finished_pod_gives_its_address_back_and_a_second_address_is_no_leak() -> Result<()> {
+async fn a_finished_pod_gives_its_address_back_once_its_sandbox_is_gone() -> Result<()> {
     let world = World::new("finished", 28).await?;
     world.make_node("finished-n").await?;
     let leader = world.lead(settings());
-    let job = world.make_pod("job", None, "finished-n").await?;
+    let (job, long) =
+        (world.make_brief_pod("job", "finished-n").await?, world.make_pod("long", None, "finished-n").await?);
     world.bind(&job, world.address(1), None).await?;
-    // Its status names neither of its addresses: that proves nothing.
-    let two = world.make_pod("two", None, "finished-n").await?;
-    world.bind(&two, world.address(2), None).await?;
-    let done = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
-    world.pods().patch_status("job", &PatchParams::default(), &done).await?;
+    world.bind(&long, world.address(2), None).await?;
+    // Nobody unbinds them. Kubelets have said it of pods whose containers still ran.
+    let done = Patch::Merge(json!({"status": {"phase": "Failed"}}));
+    for name in ["job", "long"] {
+        world.pods().patch_status(name, &PatchParams::default(), &done).await?;
+    }
     becomes(&world, "job", None).await?;
-    stays("the other is in use", Duration::from_secs(2), || async { Ok(world.endpoint("two").await? == Some(Bound)) })
-        .await?;
+    assert_eq!(world.endpoint("long").await?, Some(Bound), "its grace period is not over");
+    // As an agent that saw its sandbox end.
+    world.unbind("long").await?;
+    becomes(&world, "long", None).await?;
+    holds(&world, 0).await?;
     leader.stop().await;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
@@ -45,6 +45,8 @@ impl Counts {
 /// etcd and API server. They end with the tests' process.
 pub(crate) struct Server {
     kubeconfig: Kubeconfig,
+    /// Where it stands.
+    file: PathBuf,
     turns: Arc<AsyncMutex<()>>,
     _processes: [Child; 2],
     _folder: TempDir,
@@ -89,6 +91,14 @@ impl Server {
             request
         });
         Ok((ClientBuilder::try_from(config)?.with_layer(&layer).build(), counts))
+    }
+
+    /// The test `name` in a process of its own, with what it finds in its environment.
+    pub(crate) fn process(&self, name: &str, environment: &[(&str, &str)]) -> Result<Process> {
+        let mut command = with_parent(&std::env::current_exe()?);
+        command.args(["--exact", name, "--nocapture"]).env("KUBECONFIG", &self.file);
+        command.envs(environment.iter().copied()).stdin(Stdio::null());
+        Ok(Process(command.spawn().with_context(|| format!("cannot start {name} in a process of its own"))?))
     }
 
     fn start() -> Result<Self> {
@@ -146,6 +156,7 @@ impl Server {
         std::fs::write(&file, config.to_string())?;
         let server = Self {
             kubeconfig: Kubeconfig::read_from(&file)?,
+            file: file.clone(),
             turns: Arc::default(),
             _processes: [etcd, api],
             _folder: folder,
@@ -175,11 +186,25 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
+/// A process that is killed when dropped.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).map(drop).unwrap_or_default();
+    }
+}
+
 /// The kernel ends the process when the thread that started it ends: the tests' process may be killed at any time.
+fn with_parent(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "SIGKILL", "--"]).arg(program);
+    command
+}
+
 fn start(folder: &Path, name: &str, program: &Path, arguments: &[String]) -> Result<Child> {
     let log = std::fs::File::create(folder.join(format!("{name}.log")))?;
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "SIGKILL", "--"]).arg(program).args(arguments);
-    command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let mut command = with_parent(program);
+    command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().with_context(|| format!("cannot start {name}"))
 }

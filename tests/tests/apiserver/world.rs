@@ -2,21 +2,23 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use holdfast_agent::controller::{Controller, Settings};
+use anyhow::{Context, Result, bail, ensure};
+use holdfast_agent::controller::{Controller, Settings, Vitals};
 use holdfast_agent::metrics::ControllerMetrics;
 use holdfast_api::claim::{ClaimState, IPClaim, POOL_LABEL};
 use holdfast_api::endpoint::{EndpointIp, EndpointStatus, Holder, HolderState, STATEFUL_SET, SpiderEndpoint};
 use holdfast_api::ippool::SpiderIPPool;
-use holdfast_api::store::Store;
+use holdfast_api::store::{Claimed, Store};
 use holdfast_core::collect::{Policy, Rests};
 use holdfast_core::election::Terms;
 use holdfast_core::id::{Generation, PodName};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use prometheus_client::registry::Registry;
@@ -50,10 +52,16 @@ pub(crate) fn settings() -> Settings {
 pub(crate) struct Running {
     work: AbortOnDropHandle<Result<()>>,
     stop: CancellationToken,
+    vitals: Arc<Vitals>,
     _watches: JoinSet<Result<()>>,
 }
 
 impl Running {
+    /// Waits until it knows who leads.
+    pub(crate) async fn knows_leader(&self) -> Result<Duration> {
+        wait("the leader to be known", SOON, || async { Ok((self.vitals.leader_known().is_ok(), ())) }).await
+    }
+
     /// Ends it as a SIGTERM would.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
@@ -117,9 +125,10 @@ impl World {
         // Each test has its own leader: the lease stands in the test's namespace.
         let settings = Settings { namespace: self.name.clone(), ..settings };
         let metrics = ControllerMetrics::register(&mut Registry::default());
-        let controller = Controller::start(self.store.clone(), settings, metrics, &mut watches);
+        let controller = Controller::start(self.store.clone(), self.store.client(), settings, metrics, &mut watches);
+        let vitals = controller.vitals();
         let work = AbortOnDropHandle::new(tokio::spawn(controller.run(stop.clone())));
-        Running { work, stop, _watches: watches }
+        Running { work, stop, vitals, _watches: watches }
     }
 
     pub(crate) fn address(&self, number: u16) -> IpAddr {
@@ -180,15 +189,19 @@ impl World {
 
     /// A pod on `node`, owned by `set`.
     pub(crate) async fn make_pod(&self, name: &str, set: Option<&StatefulSet>, node: &str) -> Result<Pod> {
-        let mut pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": name},
-            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}
-        }))?;
+        let mut pod = pod_on(name, node)?;
         if let Some(set) = set {
             pod.metadata.owner_references = Some(vec![serde_json::from_value(json!({
                 "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set.name_any(), "uid": set.uid(), "controller": true
             }))?]);
         }
+        Ok(self.pods().create(&PostParams::default(), &pod).await?)
+    }
+
+    /// A pod that may take a second to end.
+    pub(crate) async fn make_brief_pod(&self, name: &str, node: &str) -> Result<Pod> {
+        let mut pod = pod_on(name, node)?;
+        pod.spec.get_or_insert_default().termination_grace_period_seconds = Some(1);
         Ok(self.pods().create(&PostParams::default(), &pod).await?)
     }
 
@@ -201,7 +214,13 @@ impl World {
     /// What an ADD writes: claim, then endpoint.
     pub(crate) async fn bind(&self, pod: &Pod, address: IpAddr, set: Option<&StatefulSet>) -> Result<()> {
         let name = self.pod_name(&pod.name_any());
-        self.store.take(address, &self.name, &name).await?;
+        ensure!(matches!(self.store.take(address, &self.name, &name).await?, Claimed::Ours), "{address} is another's");
+        self.list(pod, address, set).await
+    }
+
+    /// The endpoint alone.
+    pub(crate) async fn list(&self, pod: &Pod, address: IpAddr, set: Option<&StatefulSet>) -> Result<()> {
+        let name = self.pod_name(&pod.name_any());
         let before = self.store.endpoint(&name).await?;
         let mut endpoint = before.unwrap_or_else(|| SpiderEndpoint::for_pod(&name));
         let mut status = endpoint.status.take().unwrap_or_default();
@@ -267,9 +286,32 @@ impl World {
 
     /// All claims of this test's pool.
     pub(crate) async fn claims(&self) -> Result<Vec<IPClaim>> {
-        let api: Api<IPClaim> = Api::all(self.client.clone());
-        let list = api.list(&ListParams::default().labels(&format!("{POOL_LABEL}={}", self.name))).await?;
+        let list = self.claim_api().list(&ListParams::default().labels(&format!("{POOL_LABEL}={}", self.name))).await?;
         Ok(list.items)
+    }
+
+    pub(crate) fn claim_api(&self) -> Api<IPClaim> {
+        Api::all(self.client.clone())
+    }
+
+    /// Waits for an event with this reason about the pod or endpoint `about`.
+    pub(crate) async fn told(&self, reason: &str, about: &str) -> Result<Duration> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.name);
+        let look = || async {
+            let found = events.list(&ListParams::default()).await?.items.into_iter().any(|event| {
+                let regarding = event.regarding.and_then(|regarding| regarding.name);
+                event.reason.as_deref() == Some(reason) && regarding.as_deref() == Some(about)
+            });
+            Ok((found, ()))
+        };
+        wait(&format!("the event {reason} about {about}"), SOON, look).await
+    }
+
+    /// A namespace that is about to be deleted.
+    pub(crate) async fn going_namespace(&self, name: &str) -> Result<Going> {
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
+        Ok(Going { client: self.client.clone(), name: name.to_owned() })
     }
 
     /// Whether an endpoint is there, and whether a container holds it.
@@ -283,6 +325,58 @@ impl World {
     }
 }
 
+/// A namespace whose deletion takes its time. Nobody empties it here but the test.
+pub(crate) struct Going {
+    client: Client,
+    name: String,
+}
+
+impl Going {
+    /// `namespace/name`.
+    pub(crate) fn of(&self, pod: &str) -> String {
+        format!("{}/{pod}", self.name)
+    }
+
+    pub(crate) async fn pod(&self, name: &str, node: &str) -> Result<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.name);
+        Ok(pods.create(&PostParams::default(), &pod_on(name, node)?).await?)
+    }
+
+    /// From here on it takes no new objects.
+    pub(crate) async fn delete(&self) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(&self.name, &DeleteParams::default()).await?;
+        let look = || async {
+            let phase = namespaces.get(&self.name).await?.status.and_then(|status| status.phase);
+            Ok((phase.as_deref() == Some("Terminating"), phase))
+        };
+        wait("the namespace to be going", SOON, look).await?;
+        Ok(())
+    }
+
+    /// Its objects go, as its controller would have it: kind after kind, in no order that anybody promises.
+    pub(crate) async fn end(&self) -> Result<()> {
+        let (now, all) =
+            (DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }, ListParams::default());
+        let (client, name) = (|| self.client.clone(), &self.name);
+        drop(Api::<SpiderEndpoint>::namespaced(client(), name).delete_collection(&now, &all).await?);
+        drop(Api::<StatefulSet>::namespaced(client(), name).delete_collection(&now, &all).await?);
+        drop(Api::<Pod>::namespaced(client(), name).delete_collection(&now, &all).await?);
+        let namespaces: Api<Namespace> = Api::all(client());
+        let mut namespace = namespaces.get(name).await?;
+        namespace.spec.get_or_insert_default().finalizers = None;
+        namespaces.replace_subresource("finalize", name, &PostParams::default(), &namespace).await?;
+        Ok(())
+    }
+}
+
+fn pod_on(name: &str, node: &str) -> Result<Pod> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}
+    }))?)
+}
+
 fn owned(status: &mut EndpointStatus, pod: &Pod, set: Option<&StatefulSet>) {
     set.map_or("Pod", |_| STATEFUL_SET).clone_into(&mut status.owner_controller_type);
     status.owner_controller_name = set.map_or_else(|| pod.name_any(), ResourceExt::name_any);
@@ -290,7 +384,21 @@ fn owned(status: &mut EndpointStatus, pod: &Pod, set: Option<&StatefulSet>) {
 }
 
 /// Looks until it is as wanted; the error says what it was last.
-pub(crate) async fn wait<T, F>(what: &str, within: Duration, mut look: impl FnMut() -> F) -> Result<Duration>
+pub(crate) async fn wait<T, F>(what: &str, within: Duration, look: impl FnMut() -> F) -> Result<Duration>
+where
+    T: std::fmt::Debug,
+    F: Future<Output = Result<(bool, T)>>,
+{
+    wait_slowly(what, Duration::from_millis(50), within, look).await
+}
+
+/// The same, with a pause between two looks that costs what is looked at less.
+pub(crate) async fn wait_slowly<T, F>(
+    what: &str,
+    pause: Duration,
+    within: Duration,
+    mut look: impl FnMut() -> F,
+) -> Result<Duration>
 where
     T: std::fmt::Debug,
     F: Future<Output = Result<(bool, T)>>,
@@ -304,7 +412,7 @@ where
         if started.elapsed() > within {
             bail!("{what}: not within {within:?}; last: {seen:?}");
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -10,7 +10,7 @@ use kube::{
 };
 
 use super::{ATTEMPTS, Store, StoreError};
-use crate::claim::{ClaimState, IPClaim, POOL_LABEL, name_of};
+use crate::claim::{ClaimState, IPClaim, POOL_LABEL, label_value, name_of};
 
 /// The outcome of asking for an address.
 #[derive(Debug)]
@@ -52,10 +52,10 @@ impl Store {
 
     /// All claims of a pool. Costs as much as the pool is full: for when the pool seems exhausted.
     pub async fn pool_claims(&self, pool: &str) -> Result<Vec<IPClaim>, StoreError> {
-        let params = ListParams::default().labels(&format!("{POOL_LABEL}={pool}"));
+        let params = ListParams::default().labels(&format!("{POOL_LABEL}={}", label_value(pool)));
         let list = self.claims.list(&params).await;
-        list.map(|list| list.items)
-            .map_err(|error| StoreError::new("list", format!("the claims of pool {pool}"), error))
+        let list = list.map_err(|error| StoreError::new("list", format!("the claims of pool {pool}"), error))?;
+        Ok(list.items.into_iter().filter(|claim| claim.spec.pool == pool).collect())
     }
 
     /// Asks for an address. A claim that the endpoint already has (a crash left it, or it rests) is taken by
@@ -105,15 +105,16 @@ impl Store {
         Err(StoreError::Conflict { what: format!("the claim of {address}") })
     }
 
-    /// Marks the claim of an address that its endpoint no longer lists. Reads the endpoint again first: whoever lists
-    /// it by now keeps it.
+    /// Marks the claim of an address that its endpoint no longer lists: whoever lists it by now keeps it. The claim is
+    /// read before the endpoint, so that one taken back in between fails the mark.
     pub async fn mark_released(&self, address: IpAddr, endpoint: &PodName) -> Result<bool, StoreError> {
-        let (listing, claim) = tokio::try_join!(self.endpoint(endpoint), self.claim(address))?;
-        if listing.is_some_and(|listing| listing.lists(address)) {
+        let Some(claim) = self.claim(address).await?.filter(|claim| claim.belongs_to(endpoint)) else {
+            return Ok(false);
+        };
+        if claim.spec.state == ClaimState::Released {
             return Ok(false);
         }
-        let Some(claim) = claim.filter(|claim| claim.belongs_to(endpoint)) else { return Ok(false) };
-        if claim.spec.state == ClaimState::Released {
+        if self.endpoint(endpoint).await?.is_some_and(|listing| listing.lists(address)) {
             return Ok(false);
         }
         match self.swap(&claim, ClaimState::Released).await {

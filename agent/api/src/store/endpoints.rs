@@ -9,7 +9,7 @@ use kube::{
 };
 
 use super::{ATTEMPTS, Store, StoreError};
-use crate::endpoint::SpiderEndpoint;
+use crate::{claim::label_value, endpoint::SpiderEndpoint};
 
 impl Store {
     /// The endpoint of a pod.
@@ -18,12 +18,12 @@ impl Store {
         read.map_err(|error| StoreError::new("read", format!("endpoint {pod}"), error))
     }
 
-    /// The endpoints that carry a label.
-    pub async fn endpoints_labelled(&self, label: &str, value: &str) -> Result<Vec<SpiderEndpoint>, StoreError> {
+    /// The endpoints that carry a label for `name`: its [`label_value`].
+    pub async fn endpoints_labelled(&self, label: &str, name: &str) -> Result<Vec<SpiderEndpoint>, StoreError> {
         let api: Api<SpiderEndpoint> = Api::all(self.client.clone());
-        let list = api.list(&ListParams::default().labels(&format!("{label}={value}"))).await;
+        let list = api.list(&ListParams::default().labels(&format!("{label}={}", label_value(name)))).await;
         list.map(|list| list.items)
-            .map_err(|error| StoreError::new("list", format!("endpoints with {label}={value}"), error))
+            .map_err(|error| StoreError::new("list", format!("endpoints with {label}={name}"), error))
     }
 
     /// Creates an endpoint that was not read, replaces one that was.

@@ -31,19 +31,20 @@ impl Store {
         reserved.map(|list| list.items).map_err(|error| StoreError::new("list", "the reserved addresses", error))
     }
 
-    /// Makes a pool's status what it should be. A pool that is gone needs none.
-    pub async fn write_pool_status(&self, pool: &str, status: &IpPoolStatus) -> Result<(), StoreError> {
-        self.permitted(|| format!("the status of pool {pool}"))?;
+    /// Makes a pool's status what it should be. Fails with a conflict where the pool changed since it was read: what is
+    /// right may be another status by now, and another controller may have written it. A pool that is gone needs none.
+    pub async fn write_pool_status(&self, pool: &SpiderIPPool, status: &IpPoolStatus) -> Result<(), StoreError> {
+        let (name, what) = (pool.name_any(), || format!("pool {}", pool.name_any()));
+        self.permitted(|| format!("the status of {}", what()))?;
         // Absent fields are written as null: a merge leaves alone what is not named.
-        let patch = json!({"status": {
+        let patch = json!({"metadata": {"resourceVersion": pool.resource_version()}, "status": {
             "allocatedIPs": status.allocated_ips,
             "totalIPCount": status.total_ip_count,
             "allocatedIPCount": status.allocated_ip_count,
             "conditions": status.conditions,
         }});
-        let written = self.pool_api().patch_status(pool, &PatchParams::default(), &Patch::Merge(patch)).await;
-        gone_is_fine(written.map(drop))
-            .map_err(|error| StoreError::new("update the status of", format!("pool {pool}"), error))
+        let written = self.pool_api().patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        gone_is_fine(written.map(drop)).map_err(|error| StoreError::new("update the status of", what(), error))
     }
 
     /// Holds a pool against deletion, or lets it go. Fails with a conflict where the pool changed since it was read.

@@ -19,13 +19,8 @@ impl<K, S> Default for Sightings<K, S> {
 impl<K: Hash + Eq, S: PartialEq> Sightings<K, S> {
     /// For how long `key` has been seen as `state`, which it is now.
     pub fn seen_for(&mut self, key: K, state: S, now: Duration) -> Duration {
-        self.seen_since(key, state, now, now)
-    }
-
-    /// The same, where a first sighting is known to be as old as `since`.
-    pub fn seen_since(&mut self, key: K, state: S, since: Duration, now: Duration) -> Duration {
         match self.0.entry(key) {
-            Entry::Vacant(vacant) => now.saturating_sub(vacant.insert((state, since)).1),
+            Entry::Vacant(vacant) => now.saturating_sub(vacant.insert((state, now)).1),
             Entry::Occupied(mut seen) => {
                 if seen.get().0 != state {
                     seen.insert((state, now));
@@ -41,6 +36,11 @@ impl<K: Hash + Eq, S: PartialEq> Sightings<K, S> {
         K: std::borrow::Borrow<Q>,
     {
         self.0.remove(key);
+    }
+
+    /// Forgets the keys that are not to be remembered any more.
+    pub fn retain(&mut self, mut remember: impl FnMut(&K) -> bool) {
+        self.0.retain(|key, _| remember(key));
     }
 
     /// How many keys are remembered.

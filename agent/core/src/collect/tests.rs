@@ -15,7 +15,7 @@ const STICKY: EndpointFacts<'static> = EndpointFacts {
 const PLAIN: EndpointFacts<'static> = EndpointFacts { set: None, ..STICKY };
 const SET: SetFacts<'static> = SetFacts { uid: "s", start: 0, replicas: 3, deleting: false };
 
-const POD: PodFacts<'static> = PodFacts { uid: "p", finished: false, terminating: None, node: NodeFacts::Ready };
+const POD: PodFacts<'static> = PodFacts { uid: "p", finished: None, terminating: None, node: NodeFacts::Ready };
 const OWN: Option<PodFacts<'static>> = Some(POD);
 const OTHER: Option<PodFacts<'static>> = Some(PodFacts { uid: "q", ..POD });
 
@@ -28,16 +28,42 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn terminating(seen_for: u64) -> PodFacts<'static> {
-    PodFacts { terminating: Some(Terminating { seen_for: s(seen_for), grace: s(30) }), ..POD }
+    PodFacts { terminating: Some(Ending { seen_for: s(seen_for), grace: s(30) }), ..POD }
 }
 
 #[test]
 fn pods_of_no_set_take_their_addresses_along() {
-    let finished = Some(PodFacts { finished: true, ..POD });
     assert_eq!(judge(&PLAIN, OWN, None), Verdict::Keep);
-    assert_eq!(judge(&PLAIN, finished, None), Verdict::Release(Reason::PodFinished));
     assert_eq!(judge(&PLAIN, OTHER, None), Verdict::Release(Reason::PodReplaced));
     assert_eq!(judge(&PLAIN, None, None), Verdict::Release(Reason::PodGone));
+}
+
+#[test]
+fn a_finished_pod_uses_its_address_until_its_sandbox_is_gone() {
+    let finished = |seen_for| Some(PodFacts { finished: Some(Ending { seen_for: s(seen_for), grace: s(30) }), ..POD });
+    let unbound = EndpointFacts { bound: false, ..PLAIN };
+    assert_eq!(judge(&unbound, finished(0), None), Verdict::Release(Reason::PodFinished));
+    assert_eq!(judge(&PLAIN, finished(1), None), Verdict::Wait(s(34)));
+    assert_eq!(judge(&PLAIN, finished(35), None), Verdict::Release(Reason::PodFinished));
+    assert_eq!(judge(&STICKY, finished(1), None), Verdict::Wait(s(34)));
+    assert_eq!(judge(&STICKY, finished(35), None), Verdict::Release(Reason::StatefulSetGone));
+    assert_eq!(judge(&STICKY, finished(35), Some(SET)), Verdict::Keep);
+    // Whatever ends it first.
+    let both = |seen_for| finished(1).map(|pod| PodFacts { terminating: terminating(seen_for).terminating, ..pod });
+    assert_eq!(judge(&PLAIN, both(20), None), Verdict::Wait(s(15)));
+    assert_eq!(judge(&PLAIN, both(35), None), Verdict::Release(Reason::TerminatingTimeout));
+    let lost = finished(1).map(|pod| PodFacts { node: NodeFacts::Gone(s(5)), ..pod });
+    assert_eq!(judge(&PLAIN, lost, None), Verdict::Release(Reason::NodeGone));
+}
+
+#[test]
+fn a_record_that_names_no_pod_may_be_any_pods() {
+    for endpoint in [PLAIN, STICKY] {
+        let unknown = EndpointFacts { pod_uid: "", ..endpoint };
+        assert_eq!(judge(&unknown, OWN, None), Verdict::Keep);
+        assert_eq!(judge(&unknown, OTHER, None), Verdict::Keep);
+        assert!(judge(&unknown, None, None).acts());
+    }
 }
 
 #[test]
@@ -165,8 +191,10 @@ fn sightings_count_from_the_last_change() {
     assert_eq!(seen.seen_for("a", 1, s(10)), s(0));
     assert_eq!(seen.seen_for("a", 1, s(14)), s(4));
     assert_eq!(seen.seen_for("a", 2, s(15)), s(0));
-    assert_eq!(seen.seen_since("b", 1, s(5), s(15)), s(10));
+    assert_eq!(seen.seen_for("b", 1, s(15)), s(0));
     seen.forget("a");
     assert_eq!(seen.seen_for("a", 2, s(20)), s(0));
     assert_eq!((seen.len(), seen.is_empty()), (2, false));
+    seen.retain(|key| *key == "b");
+    assert_eq!((seen.len(), seen.seen_for("b", 1, s(25))), (1, s(10)));
 }

@@ -70,7 +70,7 @@ impl World {
         }
         let uid = self.fresh();
         let set = wanted.map(|set| set.uid);
-        self.truth.pods[name] = Some(Pod { uid, node, set, finished: false, terminating: None });
+        self.truth.pods[name] = Some(Pod { uid, node, set, finished: None, terminating: None });
     }
 
     fn change_pod(&mut self, random: &mut Random) {
@@ -78,10 +78,12 @@ impl World {
         let (now, pod) = (self.now, &mut self.truth.pods[name]);
         match (pod.as_mut(), random.below(8)) {
             (Some(pod), 0) => {
-                pod.finished = true;
+                pod.finished.get_or_insert(now);
                 let uid = pod.uid;
-                // Finished means that its containers have ended.
-                self.sandboxes.retain(|sandbox| sandbox.pod != uid);
+                // Finished should mean that its containers have ended. Kubelets have said it before.
+                if !random.one_in(3) {
+                    self.sandboxes.retain(|sandbox| sandbox.pod != uid);
+                }
             }
             (Some(_), 1) => *pod = None,
             (Some(there), _) if there.terminating.is_none() => there.terminating = Some(now),
@@ -93,7 +95,9 @@ impl World {
 
     fn start_sandbox(&mut self, random: &mut Random) {
         let name = random.below(PODS.len());
-        let Some(pod) = self.truth.pods[name].filter(|pod| !pod.finished && pod.terminating.is_none()) else { return };
+        let Some(pod) = self.truth.pods[name].filter(|pod| pod.finished.is_none() && pod.terminating.is_none()) else {
+            return;
+        };
         if self.truth.nodes[pod.node].is_none() || self.sandboxes.iter().any(|sandbox| sandbox.pod == pod.uid) {
             return;
         }

@@ -1,10 +1,10 @@
-//! The collector's driver, one step at a time: first look, two halves of the second, write, and the release path.
+//! The collector's driver, one step at a time: first look, each read of the second, write, and the release path.
 
 use std::time::Duration;
 
 use holdfast_core::collect::{
-    ClaimFacts, ClaimVerdict, EndpointFacts, NodeFacts, PodFacts, Policy, Reason, Rests, SetFacts, SetKey, Sightings,
-    Terminating, Verdict, judge, judge_claim,
+    ClaimFacts, ClaimVerdict, Ending, EndpointFacts, NodeFacts, PodFacts, Policy, Reason, Rests, SetFacts, SetKey,
+    Sightings, Verdict, judge, judge_claim,
 };
 
 use crate::world::{
@@ -19,6 +19,7 @@ struct Times {
     vacant: Duration,
     pod: Option<u32>,
     terminating: Duration,
+    finished: Duration,
     node: Option<usize>,
     node_gone: Duration,
 }
@@ -30,19 +31,22 @@ impl Times {
         Self {
             vacant: if_same(endpoint.version == self.endpoint, self.vacant),
             terminating: if_same(pod.map(|pod| pod.uid) == self.pod, self.terminating),
+            finished: if_same(pod.map(|pod| pod.uid) == self.pod, self.finished),
             node_gone: if_same(pod.map(|pod| pod.node) == self.node, self.node_gone),
             ..self
         }
     }
 }
 
-/// What the collector is in the middle of.
+/// What the collector is in the middle of. `Pod` has read the endpoint, `Set` the pod too; `Listing` has read the claim.
 #[derive(Debug, Clone, Copy)]
 enum Task {
     Suspect { name: usize, verdict: Verdict, times: Times },
-    HalfRead { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint, pod: Option<Pod> },
+    Pod { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint },
+    Set { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint, pod: Option<Pod> },
     Write { name: usize, verdict: Verdict, endpoint: Endpoint },
     Mark { name: usize, address: usize },
+    Listing { name: usize, address: usize, claim: u32 },
     Marking { address: usize, claim: u32 },
     Finish { address: usize, claim: Claim },
     Finishing { address: usize, claim: Claim, listed: bool },
@@ -53,6 +57,7 @@ pub(crate) struct Collector {
     tasks: Vec<Task>,
     vacant: Sightings<usize, u32>,
     terminating: Sightings<usize, u32>,
+    finished: Sightings<usize, u32>,
     lost_nodes: Sightings<usize, ()>,
     claims: Sightings<usize, (u32, bool, bool)>,
 }
@@ -121,6 +126,12 @@ impl Collector {
                 self.terminating.forget(&name);
                 Duration::ZERO
             },
+            finished: if let Some(pod) = pod.filter(|pod| pod.finished.is_some()) {
+                self.finished.seen_for(name, pod.uid, now)
+            } else {
+                self.finished.forget(&name);
+                Duration::ZERO
+            },
             node_gone: match pod.filter(|pod| shown.nodes[pod.node].is_none()) {
                 Some(pod) => self.lost_nodes.seen_for(pod.node, (), now),
                 None => Duration::ZERO,
@@ -153,11 +164,14 @@ impl Collector {
         match task {
             Task::Suspect { name, verdict, times } => {
                 if let Some(endpoint) = world.truth.endpoints[name] {
-                    let pod = world.truth.pods[name];
-                    self.tasks.push(Task::HalfRead { name, verdict, times, endpoint, pod });
+                    self.tasks.push(Task::Pod { name, verdict, times, endpoint });
                 }
             }
-            Task::HalfRead { name, verdict: first, times, endpoint, pod } => {
+            Task::Pod { name, verdict, times, endpoint } => {
+                let pod = world.truth.pods[name];
+                self.tasks.push(Task::Set { name, verdict, times, endpoint, pod });
+            }
+            Task::Set { name, verdict: first, times, endpoint, pod } => {
                 let set = set_of(name).and_then(|set| world.truth.sets[set]);
                 let second = verdict(name, &endpoint, pod, set, &world.truth, times.of(&endpoint, pod));
                 if second == first {
@@ -169,8 +183,13 @@ impl Collector {
             Task::Write { name, verdict, endpoint } => self.write(world, name, verdict, &endpoint),
             Task::Mark { name, address } => {
                 let claim = world.truth.claims[address].filter(|claim| claim.owner == name && !claim.released);
-                if let Some(claim) = claim.filter(|_| !lists(world, name, address)) {
-                    self.tasks.push(Task::Marking { address, claim: claim.version });
+                if let Some(claim) = claim {
+                    self.tasks.push(Task::Listing { name, address, claim: claim.version });
+                }
+            }
+            Task::Listing { name, address, claim } => {
+                if !lists(world, name, address) {
+                    self.tasks.push(Task::Marking { address, claim });
                 }
             }
             Task::Marking { address, claim } => world.mark(address, claim),
@@ -236,8 +255,8 @@ fn verdict(
     let there_uid = pod.map(|pod| uid(pod.uid)).unwrap_or_default();
     let pod = pod.map(|pod| PodFacts {
         uid: &there_uid,
-        finished: pod.finished,
-        terminating: pod.terminating.map(|_| Terminating { seen_for: times.terminating, grace: seconds(GRACE) }),
+        finished: pod.finished.map(|_| Ending { seen_for: times.finished, grace: seconds(GRACE) }),
+        terminating: pod.terminating.map(|_| Ending { seen_for: times.terminating, grace: seconds(GRACE) }),
         node: match objects.nodes[pod.node] {
             Some(true) => NodeFacts::Ready,
             Some(false) => NodeFacts::NotReady,

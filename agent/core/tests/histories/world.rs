@@ -28,7 +28,8 @@ pub(crate) struct Pod {
     pub(crate) node: usize,
     /// The UID of the owning StatefulSet.
     pub(crate) set: Option<u32>,
-    pub(crate) finished: bool,
+    /// Since when it has finished. Its containers may take as long as those of one that terminates.
+    pub(crate) finished: Option<u64>,
     /// Since when it terminates.
     pub(crate) terminating: Option<u64>,
 }
@@ -169,10 +170,10 @@ impl World {
         }
     }
 
-    /// Whether the API server's pod is the container's, and neither finished nor overdue.
+    /// Whether the API server's pod is the container's, and not overdue.
     pub(crate) fn is_current(&self, sandbox: &Sandbox) -> bool {
         let pod = self.truth.pods[sandbox.name];
-        pod.is_some_and(|pod| pod.uid == sandbox.pod && !pod.finished) && !sandbox.doomed
+        pod.is_some_and(|pod| pod.uid == sandbox.pod) && !sandbox.doomed
     }
 
     /// Time passes; what should be gone by now loses its right.
@@ -180,8 +181,8 @@ impl World {
         self.now += seconds;
         for sandbox in &mut self.sandboxes {
             let pod = self.truth.pods[sandbox.name].filter(|pod| pod.uid == sandbox.pod);
-            let overdue = pod.and_then(|pod| pod.terminating).is_some_and(|since| self.now >= since + GRACE + DELAY);
-            sandbox.doomed |= overdue;
+            let ends = pod.map(|pod| [pod.terminating, pod.finished]).unwrap_or_default();
+            sandbox.doomed |= ends.iter().flatten().any(|since| self.now >= since + GRACE + DELAY);
         }
     }
 
@@ -209,7 +210,7 @@ impl World {
         for (name, endpoint) in self.truth.endpoints.iter().enumerate() {
             let Some(endpoint) = endpoint else { continue };
             let pod = self.truth.pods[name];
-            let owned = pod.is_some_and(|pod| pod.uid == endpoint.pod && !pod.finished);
+            let owned = pod.is_some_and(|pod| pod.uid == endpoint.pod && pod.finished.is_none());
             if !owned && !self.is_reserved(name, endpoint, pod) {
                 return Err(format!("the endpoint {} is leaked: {endpoint:?}", PODS[name]));
             }
