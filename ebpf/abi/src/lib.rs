@@ -12,7 +12,7 @@
 //! | `LINKS` | link, `u32` | [`Link`] | agent |
 //! | `MACS` | [`MacKey`] | link, `u32` | agent |
 //! | `POOLS` | [`Address`] prefix | [`Pool`] | agent |
-//! | `SANDBOXES` | process, `u32` | [`Sandbox`] | agent, removed by the program |
+//! | `SANDBOXES` | process, `u32` | [`Sandbox`] | agent |
 //! | `LEASE` | slot, `u32` | [`Lease`] | agent |
 //! | `RATE` | [`RateKey`] | [`Rate`] | program |
 //! | `COUNTERS` | [`Counter`] | `u64` for each CPU | program |
