@@ -59,39 +59,66 @@ pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
     let Ethernet { source: mac, ethertype, payload } = ethernet;
     // Made where its address is known: one to be filled in later would be cleared first, in a loop over its bytes.
     let seen = |address, via, claimed_mac| Use { address, link, ethertype, via, mac, claimed_mac };
-    let seen = match ethertype {
+    // One place for all of them: the stack is short.
+    let mut used;
+    match ethertype {
         frame::IPV4 => {
             let Some(source) = ip::v4_source(ctx, payload) else { return malformed(ctx, link) };
-            seen(source, VIA_IP, mac)
+            used = seen(source, VIA_IP, mac);
         }
         frame::IPV6 => {
             let Some(header) = Ipv6::parse(ctx, payload) else { return malformed(ctx, link) };
-            let source = seen(header.source, VIA_IP, mac);
+            used = seen(header.source, VIA_IP, mac);
             if header.hop_limit == neighbour::HOP_LIMIT {
-                match neighbour::claim(ctx, header.source, header.next, payload + Ipv6::LENGTH) {
-                    Claim::None => source,
-                    Claim::Malformed => return malformed(ctx, link),
-                    Claim::Address(target, claimed) => {
-                        // Both count: whom it comes from, and whom it speaks of.
-                        let verdict = judge(&source);
-                        if verdict != PASS {
-                            return verdict;
-                        }
-                        seen(target, VIA_ND, claimed.unwrap_or(mac))
-                    }
+                let claim = neighbour::claim(ctx, header.source, header.next, payload + Ipv6::LENGTH);
+                let verdict = judge_claim(ctx, &mut used, claim);
+                if verdict != PASS {
+                    return verdict;
                 }
-            } else {
-                source
             }
         }
         frame::ARP => match Arp::parse(ctx, payload) {
-            arp::Parsed::Arp(arp) => seen(arp.claims(), VIA_ARP, arp.sender_mac),
+            arp::Parsed::Arp(arp) => used = seen(arp.claims(), VIA_ARP, arp.sender_mac),
             arp::Parsed::Other => return other(link, ethertype, mac),
             arp::Parsed::Malformed => return malformed(ctx, link),
         },
         _ => return other(link, ethertype, mac),
+    }
+    judge(&used)
+}
+
+/// Judges all that neighbour discovery uses but the last, which is left to be judged in `used`. Whom it comes from counts
+/// as well as whom it speaks of.
+#[inline(always)]
+fn judge_claim(ctx: &TcContext, used: &mut Use, claim: Claim) -> i32 {
+    let mac = used.mac;
+    let (target, claimed) = match claim {
+        Claim::None => return PASS,
+        Claim::Malformed => return malformed(ctx, used.link),
+        Claim::Source(claimed) => (used.address, claimed),
+        Claim::Target(target, claimed) => {
+            let verdict = judge_apart(used);
+            if verdict != PASS {
+                return verdict;
+            }
+            (target, claimed.unwrap_or(mac))
+        }
+        Claim::Redirect { target, destination, mac: claimed } => {
+            let verdict = judge_apart(used);
+            if verdict != PASS {
+                return verdict;
+            }
+            let Some(destination) = neighbour::address(ctx, destination) else { return malformed(ctx, used.link) };
+            (used.address, used.via) = (destination, VIA_ND);
+            let verdict = judge_apart(used);
+            if verdict != PASS {
+                return verdict;
+            }
+            (target, claimed.unwrap_or(mac))
+        }
     };
-    judge(&seen)
+    (used.address, used.via, used.claimed_mac) = (target, VIA_ND, claimed);
+    PASS
 }
 
 /// Judges a frame that uses no address.
@@ -143,6 +170,12 @@ fn judge(seen: &Use) -> i32 {
         return PASS;
     }
     judge_violation(seen, binding, mac_fits)
+}
+
+/// [`judge`] for one of several addresses of a packet, which is not the hot path and need not be there again and again.
+#[inline(never)]
+fn judge_apart(seen: &Use) -> i32 {
+    judge(seen)
 }
 
 #[inline(always)]
