@@ -135,15 +135,16 @@ impl Datapath {
         self.state().detach(link, ifname)
     }
 
-    /// As [`Self::detach_pod_link`], for a link of which only the name is known (any more).
+    /// As [`Self::detach_pod_link`], for a pod's link on this node of which only the name is known (any more). Neither an
+    /// uplink nor a link inside a pod is meant, though it may have that name: `eth0`, most of all.
     pub fn detach_pod_link_named(&self, ifname: &IfName) -> Result<(), DatapathError> {
         let mut state = self.state();
-        let links: Vec<IfIndex> =
-            state.maps.links()?.into_iter().filter(|link| link.name == *ifname).map(|link| link.link).collect();
-        if links.is_empty() {
-            return state.pins.remove_link(ifname.as_str());
+        let named = state.maps.links()?.into_iter().filter(|link| !link.inside && link.name == *ifname);
+        let (pods, uplinks): (Vec<Link>, Vec<Link>) = named.partition(|link| link.role == LinkRole::Pod);
+        match (pods.is_empty(), uplinks.is_empty()) {
+            (true, true) => state.pins.remove_link(ifname.as_str()),
+            _ => pods.into_iter().map(|link| state.detach(link.link, ifname)).fold(Ok(()), Result::and),
         }
-        links.into_iter().map(|link| state.detach(link, ifname)).fold(Ok(()), Result::and)
     }
 
     /// Watches what the LAN says about addresses bound here. Doing it again is free.

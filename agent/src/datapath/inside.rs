@@ -6,6 +6,7 @@
 use std::os::fd::BorrowedFd;
 
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
+use holdfast_abi::META_NEXT_INSIDE;
 use holdfast_core::id::{IfIndex, IfName};
 use nix::sched::{CloneFlags, setns};
 
@@ -13,6 +14,7 @@ use super::{
     Datapath, DatapathError, Link, LinkInfo, LinkRole, State,
     attach::{AttachError, Hook, add_qdisc, attach_clsact, attach_error, swap},
     load::{FROM_POD, TO_POD, load},
+    maps::failed,
     pins::{EGRESS, INGRESS},
 };
 
@@ -41,7 +43,7 @@ impl Datapath {
         value: LinkInfo,
     ) -> Result<IfIndex, DatapathError> {
         let mut state = self.state();
-        let link = state.free_number()?;
+        let link = state.next_number()?;
         state.set_link(link, ifname, LinkRole::Pod, value, true)?;
         let attached = state.attach_inside(netns, link, ifname);
         if attached.is_err() {
@@ -52,10 +54,15 @@ impl Datapath {
 }
 
 impl State {
-    fn free_number(&self) -> Result<IfIndex, DatapathError> {
+    /// A number that no link has ever had while these maps were there. It is used up before anything is called by it.
+    fn next_number(&mut self) -> Result<IfIndex, DatapathError> {
         let links = self.maps.links()?;
+        // An agent that did not write the next number down may have left links.
         let highest = links.iter().filter(|link| link.inside).map(|link| link.link.0).max();
-        Ok(IfIndex(highest.map_or(FIRST, |highest| highest + 1)))
+        let written = self.maps.meta.get(&META_NEXT_INSIDE, 0).map_err(failed("META"))?;
+        let number = next_number(written, highest)?;
+        self.maps.meta.set(META_NEXT_INSIDE, u64::from(number) + 1, 0).map_err(failed("META"))?;
+        Ok(IfIndex(number))
     }
 
     fn attach_inside(&mut self, netns: BorrowedFd<'_>, link: IfIndex, ifname: &IfName) -> Result<(), DatapathError> {
@@ -97,6 +104,11 @@ impl State {
     }
 }
 
+fn next_number(written: u64, highest: Option<u32>) -> Result<u32, DatapathError> {
+    let next = written.max(u64::from(FIRST)).max(highest.map_or(0, |highest| u64::from(highest) + 1));
+    u32::try_from(next).map_err(|_| DatapathError::Numbers)
+}
+
 fn attach(program: &mut SchedClassifier, ifname: &IfName, direction: TcAttachType) -> Result<FdLink, AttachError> {
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(ifname.as_str(), direction, order)?;
@@ -112,4 +124,23 @@ fn enter<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Res
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_only_grow() {
+        for (written, highest, next) in [
+            (0, None, FIRST),
+            (0, Some(FIRST + 4), FIRST + 5),
+            (u64::from(FIRST) + 9, Some(FIRST + 4), FIRST + 9),
+            (u64::from(FIRST) + 9, None, FIRST + 9),
+            (u64::from(u32::MAX), None, u32::MAX),
+        ] {
+            assert_eq!(next_number(written, highest).unwrap(), next);
+        }
+        assert!(matches!(next_number(1 << 32, None), Err(DatapathError::Numbers)));
+    }
 }

@@ -17,7 +17,7 @@
 //! | `RATE` | [`RateKey`] | [`Rate`] | program |
 //! | `COUNTERS` | [`Counter`] | `u64` for each CPU | program |
 //! | `EVENTS` | – | [`Event`] | program |
-//! | `META` | [`META_LAYOUT`] | `u64` | agent |
+//! | `META` | [`META_LAYOUT`], [`META_NEXT_INSIDE`] | `u64` | agent |
 #![no_std]
 #![warn(missing_docs)]
 
@@ -45,6 +45,10 @@ pub const LAYOUT_VERSION: u16 = 1;
 
 /// Where `META` holds [`LAYOUT_VERSION`].
 pub const META_LAYOUT: u32 = 0;
+
+/// Where `META` holds the number of the next link inside a pod; 0 before there was one. It only grows: a number that
+/// came again would give one pod's late events, and whatever filter was left behind in it, to another.
+pub const META_NEXT_INSIDE: u32 = 1;
 
 #[cfg(feature = "user")]
 mod pod {
