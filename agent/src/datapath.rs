@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! open ──▶ bpffs? ──▶ layout of pinned maps? ──▶ load ──▶ adopt pinned links (swap program) ──▶ prune what is gone
+//!      ──▶ settle: one holder for each address
 //! bind ──▶ BINDINGS[link, address] = CURRENT ──▶ OWNERS[address] ──▶ every other link's entry = STALE
 //! EVENTS ──▶ Events::next ──▶ GuardEvent
 //! ```
@@ -24,6 +25,7 @@ mod logs;
 mod maps;
 mod pins;
 mod sandbox;
+mod settle;
 
 use std::{
     collections::HashSet,
@@ -37,13 +39,7 @@ use holdfast_core::id::{IfIndex, IfName};
 use ipnet::IpNet;
 
 pub use self::sandbox::ended as sandbox_ended;
-use self::{
-    attach::Hook,
-    entries::{address_key, owner_value},
-    load::Programs,
-    maps::Maps,
-    pins::Pins,
-};
+use self::{attach::Hook, load::Programs, maps::Maps, pins::Pins};
 pub use self::{
     counters::Counters,
     entries::{Binding, BindingEntry, BindingState, Link, LinkInfo, LinkRole, Mac, Mode},
@@ -96,7 +92,8 @@ impl Datapath {
     /// Loads the guard, or adopts what an earlier agent left under [`Config::bpffs`].
     ///
     /// Of what is there, links whose interface is gone are removed, with their bindings; all others get this agent's
-    /// programs in one atomic step each.
+    /// programs in one atomic step each. Of an address that an earlier agent's end left with two holders, the older one is
+    /// fenced off.
     pub fn open(config: &Config) -> Result<(Self, Events), DatapathError> {
         let object = load::object(config)?;
         let pins = Pins::open(&config.bpffs)?;
@@ -162,11 +159,10 @@ impl Datapath {
     pub fn bind(&self, entry: &BindingEntry) -> Result<(), DatapathError> {
         let mut state = self.state();
         let maps = &mut state.maps;
-        let address = address_key(entry.address);
         let others: Vec<IfIndex> = maps.holders(entry.address).filter(|link| *link != entry.link).collect();
         maps.bind(entry)?;
-        maps.owners.insert(address, owner_value(entry), 0).map_err(maps::failed("OWNERS"))?;
-        others.into_iter().try_for_each(|link| maps.fence(link, entry.address))
+        let owned = maps.own(entry);
+        others.into_iter().map(|link| maps.fence(link, entry.address)).fold(owned, Result::and)
     }
 
     /// Forgets the binding: to the link, the address is then like any other one. No error if there is none.
@@ -178,9 +174,24 @@ impl Datapath {
 
     /// Fences the address off on this link. No error if it is not bound there.
     pub fn mark_stale(&self, link: IfIndex, address: IpAddr) -> Result<(), DatapathError> {
+        self.state().maps.disown_and_fence(link, address)
+    }
+
+    /// Fences every address off on this link: one that is about to go, or whose container has been succeeded. Goes on past
+    /// an error and gives the first.
+    pub fn fence_link(&self, link: IfIndex) -> Result<(), DatapathError> {
         let mut state = self.state();
-        state.maps.disown(link, address)?;
-        state.maps.fence(link, address)
+        let addresses = state.maps.addresses(link);
+        addresses.into_iter().map(|address| state.maps.disown_and_fence(link, address)).fold(Ok(()), Result::and)
+    }
+
+    /// Fences the address off on every link that it was bound to for another container than this one. Goes on past an
+    /// error and gives the first.
+    pub fn fence_others(&self, address: IpAddr, keep_tag: u64) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let others = state.maps.others(address, keep_tag);
+        let mut fence = |link| state.maps.disown_and_fence(link, address);
+        others.into_iter().map(|other| other.and_then(&mut fence)).fold(Ok(()), Result::and)
     }
 
     /// All bindings, as the kernel has them.

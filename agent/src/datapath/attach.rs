@@ -70,7 +70,8 @@ impl State {
                 tracing::warn!(link = %link.link, name = %link.name, %error, "not adopted");
             }
         }
-        self.remove_orphans()
+        self.remove_orphans()?;
+        super::settle::settle(&mut self.maps)
     }
 
     /// Removes bindings of links that nobody knows, and pins that belong to no link.

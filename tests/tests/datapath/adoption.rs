@@ -3,9 +3,14 @@
 use std::{fs, net::Ipv4Addr, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData};
-use holdfast_abi::{LAYOUT_VERSION, META_LAYOUT};
-use holdfast_agent::datapath::{Datapath, DatapathError, EventKind, Mode};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError},
+};
+use holdfast_abi::{
+    Address, Binding, BindingKey, LAYOUT_VERSION, META_LAYOUT, Owner, STATE_CURRENT, STATE_STALE, v4_mapped,
+};
+use holdfast_agent::datapath::{BindingState, Datapath, DatapathError, EventKind, Mode};
 use holdfast_tests::{
     frames,
     guarded::{Node, binding},
@@ -64,6 +69,61 @@ fn what_belongs_to_no_interface_is_removed_at_the_start() -> Result<()> {
     ensure!(links == [stays.link], "{links:?}");
     ensure!(guard.bindings()?.iter().all(|binding| binding.entry.link == stays.link), "{:?}", guard.bindings()?);
     ensure!(!node.bpffs().join("links/gone:in").exists());
+    Ok(())
+}
+
+/// A pinned map, as the guard's agent has it.
+fn pinned<K: Pod, V: Pod>(node: &Node, name: &str) -> Result<HashMap<MapData, K, V>> {
+    let map = MapData::from_pin(node.bpffs().join("maps").join(name))?;
+    Ok(Map::from_map_data(map)?.try_into()?)
+}
+
+/// What is left if the agent ends in the middle of giving an address to another holder.
+#[test]
+fn of_two_holders_the_older_one_is_fenced_at_the_start() -> Result<()> {
+    let node = Node::new()?;
+    let (mut guard, mut events) = node.open()?;
+    let (old, new) = (node.pod("old")?, node.pod("new")?);
+    for pod in [&old, &new] {
+        node.guard(&guard, pod, Mode::Enforce)?;
+    }
+    let address = v4_mapped(MINE.octets());
+    // Generations of the two, which of them is written as the owner, and which one stays.
+    for (generations, owner, stays) in
+        [([1, 2], Some(&old), &new), ([4, 3], Some(&new), &old), ([5, 5], Some(&old), &old), ([6, 7], None, &new)]
+    {
+        for (pod, generation) in [&old, &new].into_iter().zip(generations) {
+            guard.bind(&binding(pod, MINE, generation))?;
+        }
+        drop((guard, events));
+        let mut bindings: HashMap<_, BindingKey, Binding> = pinned(&node, "BINDINGS")?;
+        let mut owners: HashMap<_, Address, Owner> = pinned(&node, "OWNERS")?;
+        let key = BindingKey::new(old.link.0, address);
+        let value = bindings.get(&key, 0)?;
+        ensure!(value.state == STATE_STALE, "{value:?}");
+        bindings.insert(key, Binding { state: STATE_CURRENT, ..value }, 0)?;
+        match owner {
+            Some(pod) => owners.insert(address, Owner { link: pod.link.0, ..owners.get(&address, 0)? }, 0)?,
+            None => owners.remove(&address)?,
+        }
+        (guard, events) = node.open()?;
+        let mut current = guard.bindings()?;
+        current.retain(|binding| binding.state == BindingState::Current);
+        ensure!(current.len() == 1 && current[0].entry.link == stays.link, "{generations:?}: {current:?}");
+        let (owner, entry) = (owners.get(&address, 0)?, current[0].entry);
+        ensure!((owner.link, owner.generation) == (stays.link.0, entry.generation.0), "{generations:?}: {owner:?}");
+        ensure!((owner.mac, owner.container_tag) == (entry.mac, stays.tag), "{generations:?}: {owner:?}");
+        let loser = if stays.link == old.link { &new } else { &old };
+        node.stops(loser, &[frames::ipv4(loser.wire.mac(), MINE, "hello")])?;
+        node.passes(stays, &[frames::ipv4(stays.wire.mac(), MINE, "hello")])?;
+    }
+    // An owner that holds nothing is none.
+    drop((guard, events));
+    let mut owners: HashMap<_, Address, Owner> = pinned(&node, "OWNERS")?;
+    let nobodys = v4_mapped(NEIGHBOURS.octets());
+    owners.insert(nobodys, Owner { link: old.link.0, ..owners.get(&address, 0)? }, 0)?;
+    let _guard = node.open()?;
+    ensure!(matches!(owners.get(&nobodys, 0), Err(MapError::KeyNotFound)));
     Ok(())
 }
 
