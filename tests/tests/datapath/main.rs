@@ -1,10 +1,12 @@
 //! The guard on the real kernel.
 
 mod adoption;
+mod flood;
 mod holders;
 mod inside;
 mod limits;
 mod logs;
 mod parser;
+mod switch;
 mod uplink;
 mod verdicts;
