@@ -26,6 +26,7 @@ mod maps;
 mod pins;
 mod sandbox;
 mod settle;
+mod uplink;
 
 use std::{
     collections::HashSet,
@@ -114,16 +115,16 @@ impl Datapath {
     pub fn attach_pod_link(&self, link: IfIndex, ifname: &IfName, value: LinkInfo) -> Result<(), DatapathError> {
         let mut state = self.state();
         // Before the first packet: a program without its link's value would enforce what should only be observed.
-        state.set_link(link, ifname, LinkRole::Pod, value, false)?;
-        state.attach(link, ifname, LinkRole::Pod)
+        state.set_link(link, ifname, LinkRole::Pod, value, 0)?;
+        state.attach(link, ifname, LinkRole::Pod, false)
     }
 
     /// Sets what happens to foreign addresses on a link that the guard sits on. No error if there is no such link.
     pub fn set_mode(&self, link: IfIndex, mode: Mode) -> Result<(), DatapathError> {
         let mut state = self.state();
         let known = state.maps.links()?.into_iter().find(|known| known.link == link);
-        let Some(Link { name, role, inside, info, .. }) = known else { return Ok(()) };
-        state.set_link(link, &name, role, LinkInfo { mode, ..info }, inside)
+        let Some(known) = known else { return Ok(()) };
+        state.set_link(link, &known.name, known.role, LinkInfo { mode, ..known.info }, known.flags())
     }
 
     /// Takes the guard off a link: its bindings go first, so that while the interface still exists it passes nothing
@@ -142,16 +143,6 @@ impl Datapath {
             (true, true) => state.pins.remove_link(ifname.as_str()),
             _ => pods.into_iter().map(|link| state.detach(link.link, ifname)).fold(Ok(()), Result::and),
         }
-    }
-
-    /// Watches what the LAN says about addresses bound here. Doing it again is free.
-    pub fn attach_uplink(&self, link: IfIndex, ifname: &IfName) -> Result<(), DatapathError> {
-        let mut state = self.state();
-        if state.attached.contains(&(link, ifname.clone())) {
-            return Ok(());
-        }
-        state.set_link(link, ifname, LinkRole::Uplink, LinkInfo::default(), false)?;
-        state.attach(link, ifname, LinkRole::Uplink)
     }
 
     /// Gives the address to the link. Make before break: the new binding is CURRENT before any other link's becomes

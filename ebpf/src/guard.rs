@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use holdfast_abi::{
-    Binding, Counter, EVENT_FOREIGN, EVENT_LEASE, EVENT_MAC, EVENT_STALE, Event, FLAG_LEASED, Link, MODE_OBSERVE,
-    STATE_CURRENT, STATE_STALE, VIA_ARP, VIA_IP, VIA_LINK, VIA_ND,
+    Binding, Counter, EVENT_FOREIGN, EVENT_LEASE, EVENT_MAC, EVENT_STALE, Event, FIRST_INSIDE, FLAG_LEASED, Link,
+    MODE_OBSERVE, STATE_CURRENT, STATE_STALE, VIA_ARP, VIA_IP, VIA_LINK, VIA_ND,
 };
 
 use crate::{
@@ -18,17 +18,18 @@ use crate::{
     maps::{BINDINGS, LEASE, LINKS, MACS, OWNERS, POOLS},
     neighbour::{self, Claim},
     report::{LOG_MALFORMED, count, log_allowed, report_limited},
+    shared,
     words::{Ip, MacWord},
 };
 
 /// Identity of the link when the program sits inside a pod's network namespace, where interface indexes repeat from
-/// pod to pod. Set by the loader; 0 stands for the interface's own index.
+/// pod to pod. Set by the loader, from `FIRST_INSIDE` on; 0 stands for the interface's own index.
 #[unsafe(no_mangle)]
 static LINK_ID: u32 = 0;
 
 /// On to the next program, which on the tcx hook is `TCX_NEXT` and on clsact `TC_ACT_UNSPEC`.
 pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
-const DROP: i32 = TC_ACT_SHOT;
+pub(crate) const DROP: i32 = TC_ACT_SHOT;
 
 /// One use of an address.
 struct Use {
@@ -143,17 +144,21 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         _ => None,
     };
     let Some(address) = address else { return PASS };
+    let link = link(ctx);
     // SAFETY: as in `judge`.
-    match unsafe { BINDINGS.get(address.binding_key(link(ctx))) } {
+    match unsafe { BINDINGS.get(address.binding_key(link)) } {
         Some(binding) if binding.state == STATE_STALE => {
             count(Counter::DropToStale);
-            DROP
+            return DROP;
         }
-        _ => {
-            count(Counter::PassToPod);
-            PASS
-        }
+        _ => {}
     }
+    // On the host side, another program has seen whatever comes from a pod.
+    if link >= FIRST_INSIDE && shared::judge(ctx, &ethernet) == DROP {
+        return DROP;
+    }
+    count(Counter::PassToPod);
+    PASS
 }
 
 #[inline(always)]
@@ -300,7 +305,7 @@ fn link_value(link: u32) -> Option<&'static Link> {
 }
 
 #[inline(always)]
-fn observes(link: u32) -> bool {
+pub(crate) fn observes(link: u32) -> bool {
     link_value(link).is_some_and(|value| value.mode == MODE_OBSERVE)
 }
 

@@ -2,11 +2,15 @@
 //!
 //! There interface indexes repeat from pod to pod, so each such link gets a number above all that the kernel gives to
 //! interfaces, and its own copy of the programs with that number in it. The maps are shared.
+//!
+//! There is a way past it for a packet socket. What is sent with the pod's own MAC meets the guard again outside
+//! ([`Datapath::attach_shared_uplink`]); who also takes another's MAC is not found out. On ipvlan all pods have one MAC,
+//! and nothing can be told by it.
 
 use std::os::fd::BorrowedFd;
 
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
-use holdfast_abi::META_NEXT_INSIDE;
+use holdfast_abi::{FIRST_INSIDE, LINK_INSIDE, META_NEXT_INSIDE};
 use holdfast_core::id::{IfIndex, IfName};
 use nix::sched::{CloneFlags, setns};
 
@@ -17,9 +21,6 @@ use super::{
     maps::failed,
     pins::{EGRESS, INGRESS},
 };
-
-/// Numbers of links inside pods begin here. The kernel's own grow from 1 and would need years to come this far.
-const FIRST: u32 = 0x8000_0000;
 
 /// Seen from inside, the directions are the other way round.
 const PLACEMENTS: [(&str, &str, TcAttachType); 2] =
@@ -44,7 +45,7 @@ impl Datapath {
     ) -> Result<IfIndex, DatapathError> {
         let mut state = self.state();
         let link = state.next_number()?;
-        state.set_link(link, ifname, LinkRole::Pod, value, true)?;
+        state.set_link(link, ifname, LinkRole::Pod, value, LINK_INSIDE)?;
         let attached = state.attach_inside(netns, link, ifname);
         if attached.is_err() {
             state.detach(link, ifname)?;
@@ -105,7 +106,7 @@ impl State {
 }
 
 fn next_number(written: u64, highest: Option<u32>) -> Result<u32, DatapathError> {
-    let next = written.max(u64::from(FIRST)).max(highest.map_or(0, |highest| u64::from(highest) + 1));
+    let next = written.max(u64::from(FIRST_INSIDE)).max(highest.map_or(0, |highest| u64::from(highest) + 1));
     u32::try_from(next).map_err(|_| DatapathError::Numbers)
 }
 
@@ -133,10 +134,10 @@ mod tests {
     #[test]
     fn numbers_only_grow() {
         for (written, highest, next) in [
-            (0, None, FIRST),
-            (0, Some(FIRST + 4), FIRST + 5),
-            (u64::from(FIRST) + 9, Some(FIRST + 4), FIRST + 9),
-            (u64::from(FIRST) + 9, None, FIRST + 9),
+            (0, None, FIRST_INSIDE),
+            (0, Some(FIRST_INSIDE + 4), FIRST_INSIDE + 5),
+            (u64::from(FIRST_INSIDE) + 9, Some(FIRST_INSIDE + 4), FIRST_INSIDE + 9),
+            (u64::from(FIRST_INSIDE) + 9, None, FIRST_INSIDE + 9),
             (u64::from(u32::MAX), None, u32::MAX),
         ] {
             assert_eq!(next_number(written, highest).unwrap(), next);

@@ -219,7 +219,8 @@ impl Maps {
             .collect()
     }
 
-    pub(super) fn put_link(&mut self, link: IfIndex, value: abi::Link) -> Result<(), DatapathError> {
+    /// With `own_mac` the link is found by its MAC.
+    pub(super) fn put_link(&mut self, link: IfIndex, value: abi::Link, own_mac: bool) -> Result<(), DatapathError> {
         let before = self.links.get(&link.0, 0).ok();
         if before == Some(value) {
             return Ok(());
@@ -229,7 +230,7 @@ impl Maps {
         {
             self.remove_mac(link, before.mac)?;
         }
-        if value.mac != [0; 6] {
+        if own_mac && value.mac != [0; 6] {
             self.macs.insert(MacKey::new(value.mac), link.0, 0).map_err(failed("MACS"))?;
         }
         self.links.insert(link.0, value, 0).map_err(failed("LINKS"))
@@ -244,7 +245,7 @@ impl Maps {
     }
 
     /// A MAC that another link has taken over stays.
-    fn remove_mac(&mut self, link: IfIndex, mac: [u8; 6]) -> Result<(), DatapathError> {
+    pub(super) fn remove_mac(&mut self, link: IfIndex, mac: [u8; 6]) -> Result<(), DatapathError> {
         let key = MacKey::new(mac);
         match self.macs.get(&key, 0) {
             Ok(owner) if owner == link.0 => removed("MACS", self.macs.remove(&key)),

@@ -7,6 +7,7 @@ mod inside;
 mod limits;
 mod logs;
 mod parser;
+mod shared;
 mod switch;
 mod uplink;
 mod verdicts;

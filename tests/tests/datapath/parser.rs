@@ -52,7 +52,7 @@ fn no_frame_confuses_the_other_programs() -> Result<()> {
     let programs = Programs::new()?;
     for (what, _, frame) in kinds() {
         for length in 14..=frame.len() {
-            for name in ["guard_to_pod", "watch_uplink"] {
+            for name in ["guard_to_pod", "watch_uplink", "guard_uplink_out"] {
                 let verdict = programs.test_run(name, &frame[..length], 1)?;
                 ensure!(verdict == Programs::PASS, "{name}: {what}, {length} bytes: {verdict}");
             }
@@ -132,7 +132,7 @@ fn noise_gets_a_verdict() -> Result<()> {
             frame[20] = [0, 43, 58, 60][number / 5 % 4];
             frame[54] = [133, 135, 136, 137][number / 20 % 4];
         }
-        for name in ["guard_from_pod", "guard_to_pod", "watch_uplink"] {
+        for name in ["guard_from_pod", "guard_to_pod", "watch_uplink", "guard_uplink_out"] {
             let verdict = programs.test_run(name, &frame, 1)?;
             ensure!([Programs::PASS, Programs::DROP].contains(&verdict), "{name}: {verdict} on {frame:02x?}");
         }
