@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! open ──▶ bpffs? ──▶ layout of pinned maps? ──▶ load ──▶ adopt pinned links (swap program) ──▶ prune what is gone
+//!      ──▶ settle: one holder for each address
 //! bind ──▶ BINDINGS[link, address] = CURRENT ──▶ OWNERS[address] ──▶ every other link's entry = STALE
 //! EVENTS ──▶ Events::next ──▶ GuardEvent
 //! ```
@@ -24,6 +25,8 @@ mod logs;
 mod maps;
 mod pins;
 mod sandbox;
+mod settle;
+mod uplink;
 
 use std::{
     collections::HashSet,
@@ -37,13 +40,7 @@ use holdfast_core::id::{IfIndex, IfName};
 use ipnet::IpNet;
 
 pub use self::sandbox::ended as sandbox_ended;
-use self::{
-    attach::Hook,
-    entries::{address_key, owner_value},
-    load::Programs,
-    maps::Maps,
-    pins::Pins,
-};
+use self::{attach::Hook, load::Programs, maps::Maps, pins::Pins};
 pub use self::{
     counters::Counters,
     entries::{Binding, BindingEntry, BindingState, Link, LinkInfo, LinkRole, Mac, Mode},
@@ -96,7 +93,8 @@ impl Datapath {
     /// Loads the guard, or adopts what an earlier agent left under [`Config::bpffs`].
     ///
     /// Of what is there, links whose interface is gone are removed, with their bindings; all others get this agent's
-    /// programs in one atomic step each.
+    /// programs in one atomic step each. Of an address that an earlier agent's end left with two holders, the older one is
+    /// fenced off.
     pub fn open(config: &Config) -> Result<(Self, Events), DatapathError> {
         let object = load::object(config)?;
         let pins = Pins::open(&config.bpffs)?;
@@ -117,16 +115,16 @@ impl Datapath {
     pub fn attach_pod_link(&self, link: IfIndex, ifname: &IfName, value: LinkInfo) -> Result<(), DatapathError> {
         let mut state = self.state();
         // Before the first packet: a program without its link's value would enforce what should only be observed.
-        state.set_link(link, ifname, LinkRole::Pod, value, false)?;
-        state.attach(link, ifname, LinkRole::Pod)
+        state.set_link(link, ifname, LinkRole::Pod, value, 0)?;
+        state.attach(link, ifname, LinkRole::Pod, false)
     }
 
     /// Sets what happens to foreign addresses on a link that the guard sits on. No error if there is no such link.
     pub fn set_mode(&self, link: IfIndex, mode: Mode) -> Result<(), DatapathError> {
         let mut state = self.state();
         let known = state.maps.links()?.into_iter().find(|known| known.link == link);
-        let Some(Link { name, role, inside, info, .. }) = known else { return Ok(()) };
-        state.set_link(link, &name, role, LinkInfo { mode, ..info }, inside)
+        let Some(known) = known else { return Ok(()) };
+        state.set_link(link, &known.name, known.role, LinkInfo { mode, ..known.info }, known.flags())
     }
 
     /// Takes the guard off a link: its bindings go first, so that while the interface still exists it passes nothing
@@ -135,25 +133,16 @@ impl Datapath {
         self.state().detach(link, ifname)
     }
 
-    /// As [`Self::detach_pod_link`], for a link of which only the name is known (any more).
+    /// As [`Self::detach_pod_link`], for a pod's link on this node of which only the name is known (any more). Neither an
+    /// uplink nor a link inside a pod is meant, though it may have that name: `eth0`, most of all.
     pub fn detach_pod_link_named(&self, ifname: &IfName) -> Result<(), DatapathError> {
         let mut state = self.state();
-        let links: Vec<IfIndex> =
-            state.maps.links()?.into_iter().filter(|link| link.name == *ifname).map(|link| link.link).collect();
-        if links.is_empty() {
-            return state.pins.remove_link(ifname.as_str());
+        let named = state.maps.links()?.into_iter().filter(|link| !link.inside && link.name == *ifname);
+        let (pods, uplinks): (Vec<Link>, Vec<Link>) = named.partition(|link| link.role == LinkRole::Pod);
+        match (pods.is_empty(), uplinks.is_empty()) {
+            (true, true) => state.pins.remove_link(ifname.as_str()),
+            _ => pods.into_iter().map(|link| state.detach(link.link, ifname)).fold(Ok(()), Result::and),
         }
-        links.into_iter().map(|link| state.detach(link, ifname)).fold(Ok(()), Result::and)
-    }
-
-    /// Watches what the LAN says about addresses bound here. Doing it again is free.
-    pub fn attach_uplink(&self, link: IfIndex, ifname: &IfName) -> Result<(), DatapathError> {
-        let mut state = self.state();
-        if state.attached.contains(&(link, ifname.clone())) {
-            return Ok(());
-        }
-        state.set_link(link, ifname, LinkRole::Uplink, LinkInfo::default(), false)?;
-        state.attach(link, ifname, LinkRole::Uplink)
     }
 
     /// Gives the address to the link. Make before break: the new binding is CURRENT before any other link's becomes
@@ -161,11 +150,10 @@ impl Datapath {
     pub fn bind(&self, entry: &BindingEntry) -> Result<(), DatapathError> {
         let mut state = self.state();
         let maps = &mut state.maps;
-        let address = address_key(entry.address);
         let others: Vec<IfIndex> = maps.holders(entry.address).filter(|link| *link != entry.link).collect();
         maps.bind(entry)?;
-        maps.owners.insert(address, owner_value(entry), 0).map_err(maps::failed("OWNERS"))?;
-        others.into_iter().try_for_each(|link| maps.fence(link, entry.address))
+        let owned = maps.own(entry);
+        others.into_iter().map(|link| maps.fence(link, entry.address)).fold(owned, Result::and)
     }
 
     /// Forgets the binding: to the link, the address is then like any other one. No error if there is none.
@@ -177,9 +165,24 @@ impl Datapath {
 
     /// Fences the address off on this link. No error if it is not bound there.
     pub fn mark_stale(&self, link: IfIndex, address: IpAddr) -> Result<(), DatapathError> {
+        self.state().maps.disown_and_fence(link, address)
+    }
+
+    /// Fences every address off on this link: one that is about to go, or whose container has been succeeded. Goes on past
+    /// an error and gives the first.
+    pub fn fence_link(&self, link: IfIndex) -> Result<(), DatapathError> {
         let mut state = self.state();
-        state.maps.disown(link, address)?;
-        state.maps.fence(link, address)
+        let addresses = state.maps.addresses(link);
+        addresses.into_iter().map(|address| state.maps.disown_and_fence(link, address)).fold(Ok(()), Result::and)
+    }
+
+    /// Fences the address off on every link that it was bound to for another container than this one. Goes on past an
+    /// error and gives the first.
+    pub fn fence_others(&self, address: IpAddr, keep_tag: u64) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let others = state.maps.others(address, keep_tag);
+        let mut fence = |link| state.maps.disown_and_fence(link, address);
+        others.into_iter().map(|other| other.and_then(&mut fence)).fold(Ok(()), Result::and)
     }
 
     /// All bindings, as the kernel has them.

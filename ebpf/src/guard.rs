@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use holdfast_abi::{
-    Binding, Counter, EVENT_FOREIGN, EVENT_LEASE, EVENT_MAC, EVENT_STALE, Event, FLAG_LEASED, Link, MODE_OBSERVE,
-    STATE_CURRENT, STATE_STALE, VIA_ARP, VIA_IP, VIA_LINK, VIA_ND,
+    Binding, Counter, EVENT_FOREIGN, EVENT_LEASE, EVENT_MAC, EVENT_STALE, Event, FIRST_INSIDE, FLAG_LEASED, Link,
+    MODE_OBSERVE, STATE_CURRENT, STATE_STALE, VIA_ARP, VIA_IP, VIA_LINK, VIA_ND,
 };
 
 use crate::{
@@ -18,17 +18,18 @@ use crate::{
     maps::{BINDINGS, LEASE, LINKS, MACS, OWNERS, POOLS},
     neighbour::{self, Claim},
     report::{LOG_MALFORMED, count, log_allowed, report_limited},
+    shared,
     words::{Ip, MacWord},
 };
 
 /// Identity of the link when the program sits inside a pod's network namespace, where interface indexes repeat from
-/// pod to pod. Set by the loader; 0 stands for the interface's own index.
+/// pod to pod. Set by the loader, from `FIRST_INSIDE` on; 0 stands for the interface's own index.
 #[unsafe(no_mangle)]
 static LINK_ID: u32 = 0;
 
 /// On to the next program, which on the tcx hook is `TCX_NEXT` and on clsact `TC_ACT_UNSPEC`.
 pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
-const DROP: i32 = TC_ACT_SHOT;
+pub(crate) const DROP: i32 = TC_ACT_SHOT;
 
 /// One use of an address.
 struct Use {
@@ -59,39 +60,66 @@ pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
     let Ethernet { source: mac, ethertype, payload } = ethernet;
     // Made where its address is known: one to be filled in later would be cleared first, in a loop over its bytes.
     let seen = |address, via, claimed_mac| Use { address, link, ethertype, via, mac, claimed_mac };
-    let seen = match ethertype {
+    // One place for all of them: the stack is short.
+    let mut used;
+    match ethertype {
         frame::IPV4 => {
             let Some(source) = ip::v4_source(ctx, payload) else { return malformed(ctx, link) };
-            seen(source, VIA_IP, mac)
+            used = seen(source, VIA_IP, mac);
         }
         frame::IPV6 => {
             let Some(header) = Ipv6::parse(ctx, payload) else { return malformed(ctx, link) };
-            let source = seen(header.source, VIA_IP, mac);
+            used = seen(header.source, VIA_IP, mac);
             if header.hop_limit == neighbour::HOP_LIMIT {
-                match neighbour::claim(ctx, header.source, header.next, payload + Ipv6::LENGTH) {
-                    Claim::None => source,
-                    Claim::Malformed => return malformed(ctx, link),
-                    Claim::Address(target, claimed) => {
-                        // Both count: whom it comes from, and whom it speaks of.
-                        let verdict = judge(&source);
-                        if verdict != PASS {
-                            return verdict;
-                        }
-                        seen(target, VIA_ND, claimed.unwrap_or(mac))
-                    }
+                let claim = neighbour::claim(ctx, header.source, header.next, payload + Ipv6::LENGTH);
+                let verdict = judge_claim(ctx, &mut used, claim);
+                if verdict != PASS {
+                    return verdict;
                 }
-            } else {
-                source
             }
         }
         frame::ARP => match Arp::parse(ctx, payload) {
-            arp::Parsed::Arp(arp) => seen(arp.claims(), VIA_ARP, arp.sender_mac),
+            arp::Parsed::Arp(arp) => used = seen(arp.claims(), VIA_ARP, arp.sender_mac),
             arp::Parsed::Other => return other(link, ethertype, mac),
             arp::Parsed::Malformed => return malformed(ctx, link),
         },
         _ => return other(link, ethertype, mac),
+    }
+    judge(&used)
+}
+
+/// Judges all that neighbour discovery uses but the last, which is left to be judged in `used`. Whom it comes from counts
+/// as well as whom it speaks of.
+#[inline(always)]
+fn judge_claim(ctx: &TcContext, used: &mut Use, claim: Claim) -> i32 {
+    let mac = used.mac;
+    let (target, claimed) = match claim {
+        Claim::None => return PASS,
+        Claim::Malformed => return malformed(ctx, used.link),
+        Claim::Source(claimed) => (used.address, claimed),
+        Claim::Target(target, claimed) => {
+            let verdict = judge_apart(used);
+            if verdict != PASS {
+                return verdict;
+            }
+            (target, claimed.unwrap_or(mac))
+        }
+        Claim::Redirect { target, destination, mac: claimed } => {
+            let verdict = judge_apart(used);
+            if verdict != PASS {
+                return verdict;
+            }
+            let Some(destination) = neighbour::address(ctx, destination) else { return malformed(ctx, used.link) };
+            (used.address, used.via) = (destination, VIA_ND);
+            let verdict = judge_apart(used);
+            if verdict != PASS {
+                return verdict;
+            }
+            (target, claimed.unwrap_or(mac))
+        }
     };
-    judge(&seen)
+    (used.address, used.via, used.claimed_mac) = (target, VIA_ND, claimed);
+    PASS
 }
 
 /// Judges a frame that uses no address.
@@ -116,17 +144,21 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         _ => None,
     };
     let Some(address) = address else { return PASS };
+    let link = link(ctx);
     // SAFETY: as in `judge`.
-    match unsafe { BINDINGS.get(address.binding_key(link(ctx))) } {
+    match unsafe { BINDINGS.get(address.binding_key(link)) } {
         Some(binding) if binding.state == STATE_STALE => {
             count(Counter::DropToStale);
-            DROP
+            return DROP;
         }
-        _ => {
-            count(Counter::PassToPod);
-            PASS
-        }
+        _ => {}
     }
+    // On the host side, another program has seen whatever comes from a pod.
+    if link >= FIRST_INSIDE && shared::judge(ctx, &ethernet) == DROP {
+        return DROP;
+    }
+    count(Counter::PassToPod);
+    PASS
 }
 
 #[inline(always)]
@@ -143,6 +175,12 @@ fn judge(seen: &Use) -> i32 {
         return PASS;
     }
     judge_violation(seen, binding, mac_fits)
+}
+
+/// [`judge`] for one of several addresses of a packet, which is not the hot path and need not be there again and again.
+#[inline(never)]
+fn judge_apart(seen: &Use) -> i32 {
+    judge(seen)
 }
 
 #[inline(always)]
@@ -267,7 +305,7 @@ fn link_value(link: u32) -> Option<&'static Link> {
 }
 
 #[inline(always)]
-fn observes(link: u32) -> bool {
+pub(crate) fn observes(link: u32) -> bool {
     link_value(link).is_some_and(|value| value.mode == MODE_OBSERVE)
 }
 

@@ -4,7 +4,8 @@
 //!   pod ──eth0══veth──▶ guard_from_pod ──▶ host          pool?  BINDINGS{link, address}
 //!                       guard_to_pod   ◀── host                 CURRENT → pass
 //!   LAN ─────uplink───▶ watch_uplink   ──▶ host                 STALE   → drop, event
-//!   process ends ─────▶ sandbox_exit                            none    → POOLS? drop, event : pass
+//!   LAN ◀────uplink──── guard_uplink_out ◀── macvlan pods       none    → POOLS? drop, event : pass
+//!   process ends ─────▶ sandbox_exit
 //!                           └──▶ EVENTS ──▶ agent
 //! ```
 //!
@@ -22,6 +23,7 @@ mod maps;
 mod neighbour;
 mod report;
 mod sandbox;
+mod shared;
 mod uplink;
 mod words;
 
@@ -47,6 +49,12 @@ pub fn guard_to_pod(ctx: TcContext) -> i32 {
 pub fn watch_uplink(ctx: TcContext) -> i32 {
     let _ = uplink::watch(&ctx);
     guard::PASS
+}
+
+/// What leaves by an uplink that pods share: egress.
+#[classifier]
+pub fn guard_uplink_out(ctx: TcContext) -> i32 {
+    shared::leaves(&ctx)
 }
 
 /// A thread ends. Raw, because that needs no tracefs, which an agent in a pod does not see.

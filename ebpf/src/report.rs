@@ -87,12 +87,12 @@ pub(crate) fn report_limited(kind: u32, link: u32, address: Ip, fill: impl FnOnc
     });
 }
 
-/// Sends an event. False if the ring is full. It is made in the ring itself: the stack of a program is short.
+/// Sends an event, or counts it as lost if the ring is full. It is made in the ring itself: the stack of a program is short.
 #[inline(always)]
-pub(crate) fn report(kind: u32, now: u64, fill: impl FnOnce(&mut Event)) -> bool {
+pub(crate) fn report(kind: u32, now: u64, fill: impl FnOnce(&mut Event)) {
     let Some(mut entry) = EVENTS.reserve::<[u64; EVENT_WORDS]>(0) else {
         count(Counter::EventsLost);
-        return false;
+        return;
     };
     entry.write([0; EVENT_WORDS]);
     // SAFETY: the entry has the size of an event and is aligned to eight bytes; every bit pattern is an event.
@@ -104,5 +104,4 @@ pub(crate) fn report(kind: u32, now: u64, fill: impl FnOnce(&mut Event)) -> bool
     fill(event);
     entry.submit(0);
     count(Counter::Events);
-    true
 }

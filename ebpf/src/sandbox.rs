@@ -1,4 +1,8 @@
 //! The death of a sandbox, at the moment its process ends.
+//!
+//! The entry stays: the agent removes it once it has handled the death. One that dies between hearing of a death and
+//! acting on it leaves the entry, by which the next agent finds the dead process, and an event that found no room in the
+//! ring is made up for in the same way.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use holdfast_abi::{Counter, EVENT_SANDBOX};
@@ -22,12 +26,8 @@ pub(crate) fn exited() {
     count(Counter::SandboxExits);
     // SAFETY: the helper takes nothing and returns a number.
     let now = unsafe { bpf_ktime_get_ns() };
-    let sent = report(EVENT_SANDBOX, now, |event| {
+    report(EVENT_SANDBOX, now, |event| {
         event.container_tag = sandbox.container_tag;
         event.process = process;
     });
-    // An event that found no room leaves its entry, by which the agent's sweep finds the dead process.
-    if sent {
-        let _ = SANDBOXES.remove(process);
-    }
 }

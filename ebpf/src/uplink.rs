@@ -33,8 +33,14 @@ pub(crate) fn watch(ctx: &TcContext) -> Option<()> {
                 return None;
             }
             let claim = neighbour::claim(ctx, header.source, header.next, ethernet.payload + Ipv6::LENGTH);
-            let Claim::Address(target, mac) = claim else { return None };
-            self::claim(ctx, target, mac.unwrap_or(ethernet.source), &ethernet, VIA_ND);
+            let (address, mac) = match claim {
+                Claim::Source(mac) => (header.source, mac),
+                Claim::Target(target, mac) => (target, mac.unwrap_or(ethernet.source)),
+                // Without a MAC it does not say where the target is: its sender is the router.
+                Claim::Redirect { target, mac: Some(mac), .. } => (target, mac),
+                _ => return None,
+            };
+            self::claim(ctx, address, mac, &ethernet, VIA_ND);
         }
         _ => {}
     }

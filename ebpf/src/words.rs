@@ -82,6 +82,18 @@ impl MacWord {
         Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
     }
 
+    /// As a plain number, for functions that give it back in a register.
+    #[inline(always)]
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The MAC that [`Self::word`] has made a number of.
+    #[inline(always)]
+    pub(crate) fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
     /// Maps say with this that any will do.
     #[inline(always)]
     pub(crate) fn is_zero(self) -> bool {

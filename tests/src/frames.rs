@@ -84,6 +84,20 @@ pub fn hidden_advertisement(source: Mac, address: Ipv6Addr, target: Ipv6Addr, ma
     ipv6_packet(source, address, 255, 60, &[&options[..], &advertisement_body(target, mac)].concat())
 }
 
+/// The same with so many other options before the one that says where the target is.
+pub fn wordy_advertisement(source: Mac, address: Ipv6Addr, target: Ipv6Addr, mac: Mac, options: usize) -> Vec<u8> {
+    let mut body = advertisement_body(target, mac);
+    let link_address = body.split_off(24);
+    // Nonces (RFC 3971), of one and of two units in turn.
+    for number in 0..options {
+        let units = 1 + number % 2;
+        body.extend([14, if units == 1 { 1 } else { 2 }]);
+        body.extend(vec![7; 8 * units - 2]);
+    }
+    body.extend(link_address);
+    ipv6_packet(source, address, 255, 58, &body)
+}
+
 fn advertisement_body(target: Ipv6Addr, mac: Mac) -> Vec<u8> {
     // Override, no checksum: nobody in these tests believes it anyway.
     let mut body = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
@@ -91,6 +105,34 @@ fn advertisement_body(target: Ipv6Addr, mac: Mac) -> Vec<u8> {
     body.extend([2, 1]);
     body.extend(mac);
     body
+}
+
+/// A solicitation: `address`, which is at `mac`, asks for `target`.
+pub fn solicitation(source: Mac, address: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Vec<u8> {
+    let mut body = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    body.extend(target.octets());
+    body.extend([1, 1]);
+    body.extend(mac);
+    ipv6_packet(source, address, 255, 58, &body)
+}
+
+/// A router solicitation: `address` is at `mac`.
+pub fn router_solicitation(source: Mac, address: Ipv6Addr, mac: Mac) -> Vec<u8> {
+    let mut body = vec![133, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+    body.extend(mac);
+    ipv6_packet(source, address, 255, 58, &body)
+}
+
+/// A redirect by `address`: the way to `destination` is by `target`, which is at `mac` if that is said.
+pub fn redirect(source: Mac, address: Ipv6Addr, target: Ipv6Addr, destination: Ipv6Addr, mac: Option<Mac>) -> Vec<u8> {
+    let mut body = vec![137, 0, 0, 0, 0, 0, 0, 0];
+    body.extend(target.octets());
+    body.extend(destination.octets());
+    if let Some(mac) = mac {
+        body.extend([2, 1]);
+        body.extend(mac);
+    }
+    ipv6_packet(source, address, 255, 58, &body)
 }
 
 /// Duplicate address detection for `target`.

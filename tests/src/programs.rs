@@ -71,7 +71,7 @@ impl Programs {
             Binding { state: STATE_STALE, ..binding },
             0,
         )?;
-        for name in ["guard_from_pod", "guard_to_pod", "watch_uplink"] {
+        for name in ["guard_from_pod", "guard_to_pod", "watch_uplink", "guard_uplink_out"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load()?;
         }

@@ -10,14 +10,24 @@ use anyhow::{Context, Result, bail};
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
+    libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendto, socket},
+    setsockopt_impl,
+    sys::socket::{
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+        sockopt::{RcvBufForce, SetBool},
+    },
 };
 
 use crate::{frames::Mac, netns::Host};
 
 /// How long a frame may take through a bridge of one machine, however busy.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Sent frames do not pass the queueing discipline.
+#[derive(Debug, Clone, Copy)]
+struct PacketQdiscBypass;
+setsockopt_impl!(PacketQdiscBypass, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, bool, SetBool);
 
 /// One end of a wire: an interface of a host, as frames see it.
 pub struct Wire {
@@ -39,6 +49,19 @@ impl Wire {
             .find_map(|entry| entry.address?.as_link_addr().copied())
             .with_context(|| format!("no interface {interface}"))?;
         Ok(Self { socket, address })
+    }
+
+    /// The same past the interface's queueing discipline, and so past every program on its way out: what any process with
+    /// `CAP_NET_RAW` may ask for.
+    pub fn open_bypassing(host: &Host, interface: &str) -> Result<Self> {
+        let wire = Self::open(host, interface)?;
+        setsockopt(&wire.socket, PacketQdiscBypass, &true)?;
+        Ok(wire)
+    }
+
+    /// Makes room for many thousand frames that are listened to only afterwards.
+    pub fn hold_much(&self) -> Result<()> {
+        Ok(setsockopt(&self.socket, RcvBufForce, &(64 << 20))?)
     }
 
     /// The interface's MAC.

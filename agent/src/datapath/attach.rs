@@ -16,8 +16,9 @@ use holdfast_core::id::{IfIndex, IfName};
 use super::{
     DatapathError, LinkInfo, LinkRole, State,
     entries::link_value,
-    load::{FROM_POD, TO_POD, UPLINK},
+    load::{FROM_POD, TO_POD, UPLINK, UPLINK_OUT},
     pins::{EGRESS, INGRESS, remove},
+    uplink::is_nodes,
 };
 
 /// Before everyone else's filters: what the guard drops is not for them to see.
@@ -43,9 +44,12 @@ impl Hook {
 }
 
 /// The programs of a role, with the pin and the direction of each.
-fn placements(role: LinkRole) -> &'static [(&'static str, &'static str, TcAttachType)] {
+fn placements(role: LinkRole, shared: bool) -> &'static [(&'static str, &'static str, TcAttachType)] {
     match role {
         LinkRole::Pod => &[(FROM_POD, INGRESS, TcAttachType::Ingress), (TO_POD, EGRESS, TcAttachType::Egress)],
+        LinkRole::Uplink if shared => {
+            &[(UPLINK, INGRESS, TcAttachType::Ingress), (UPLINK_OUT, EGRESS, TcAttachType::Egress)]
+        }
         LinkRole::Uplink => &[(UPLINK, INGRESS, TcAttachType::Ingress)],
     }
 }
@@ -56,10 +60,13 @@ impl State {
     pub(super) fn adopt(&mut self) -> Result<(), DatapathError> {
         let links = self.maps.links()?;
         for link in &links {
+            if link.inside && is_nodes(link.info.mac) {
+                self.maps.remove_mac(link.link, link.info.mac)?;
+            }
             let there = if link.inside { self.swap_inside(link) } else { Ok(index_of(&link.name) == Some(link.link)) };
             let result = match there {
                 Ok(true) if link.inside => Ok(()),
-                Ok(true) => self.attach(link.link, &link.name, link.role),
+                Ok(true) => self.attach(link.link, &link.name, link.role, link.shared),
                 Ok(false) => {
                     tracing::info!(link = %link.link, name = %link.name, "the interface is gone: removing its guard");
                     self.forget(link.link, &link.name, link.inside)
@@ -70,7 +77,9 @@ impl State {
                 tracing::warn!(link = %link.link, name = %link.name, %error, "not adopted");
             }
         }
-        self.remove_orphans()
+        self.unshare()?;
+        self.remove_orphans()?;
+        super::settle::settle(&mut self.maps)
     }
 
     /// Removes bindings of links that nobody knows, and pins that belong to no link.
@@ -104,20 +113,24 @@ impl State {
         ifname: &IfName,
         role: LinkRole,
         info: LinkInfo,
-        inside: bool,
+        mut flags: u32,
     ) -> Result<(), DatapathError> {
-        let mut flags = 0;
+        // The MAC of a link on the host side is its pod's alone.
+        let own_mac = flags & LINK_INSIDE == 0 || !is_nodes(info.mac);
         if self.hook == Hook::Clsact {
             flags |= LINK_CLSACT;
         }
-        if inside {
-            flags |= LINK_INSIDE;
-        }
-        self.maps.put_link(link, link_value(ifname, role, info, flags))
+        self.maps.put_link(link, link_value(ifname, role, info, flags), own_mac)
     }
 
     /// Puts the programs of a role on an interface of this namespace, or this agent's in the place of an earlier one's.
-    pub(super) fn attach(&mut self, link: IfIndex, ifname: &IfName, role: LinkRole) -> Result<(), DatapathError> {
+    pub(super) fn attach(
+        &mut self,
+        link: IfIndex,
+        ifname: &IfName,
+        role: LinkRole,
+        shared: bool,
+    ) -> Result<(), DatapathError> {
         let known = (link, ifname.clone());
         if self.attached.contains(&known) {
             return Ok(());
@@ -129,7 +142,7 @@ impl State {
         if self.hook == Hook::Clsact {
             add_qdisc(ifname)?;
         }
-        for &(name, side, direction) in placements(role) {
+        for &(name, side, direction) in placements(role, shared) {
             let program = self.programs.classifier(name)?;
             match self.hook {
                 Hook::Tcx => attach_tcx(program, &self.pins.link(ifname.as_str(), side), ifname, direction),
@@ -146,9 +159,11 @@ impl State {
         let inside = self.maps.links()?.iter().any(|known| known.link == link && known.inside);
         let bindings = self.maps.remove_bindings(link);
         if self.hook == Hook::Clsact && !inside && index_of(ifname) == Some(link) {
-            detach_clsact(ifname);
+            detach_clsact(ifname, TcAttachType::Ingress);
+            detach_clsact(ifname, TcAttachType::Egress);
         }
-        bindings.and(self.forget(link, ifname, inside))
+        let forgotten = bindings.and(self.forget(link, ifname, inside));
+        if inside { forgotten.and(self.unshare()) } else { forgotten }
     }
 
     /// Forgets a link whose interface is gone or no longer ours.
@@ -247,11 +262,9 @@ pub(super) fn attach_clsact(
 }
 
 /// Best effort: a filter that is not there is what was wanted, and others go with their interface.
-fn detach_clsact(ifname: &IfName) {
-    for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-        let ours = SchedClassifierLink::attached(ifname.as_str(), direction, CLSACT_PRIORITY, CLSACT_HANDLE, None);
-        drop(ours);
-    }
+pub(super) fn detach_clsact(ifname: &IfName, direction: TcAttachType) {
+    let ours = SchedClassifierLink::attached(ifname.as_str(), direction, CLSACT_PRIORITY, CLSACT_HANDLE, None);
+    drop(ours);
 }
 
 /// The index that an interface of this name has now.

@@ -66,8 +66,18 @@ pub struct Link {
     pub role: LinkRole,
     /// Whether the programs sit inside the pod's network namespace.
     pub inside: bool,
+    /// Whether it is an uplink that pods share, on which what they send is judged too.
+    pub shared: bool,
     /// What the guard was told of it.
     pub info: LinkInfo,
+}
+
+impl Link {
+    /// What is said of it in the maps, other than how its programs are attached.
+    pub(super) fn flags(&self) -> u32 {
+        let flag = |set: bool, flag| if set { flag } else { 0 };
+        flag(self.inside, abi::LINK_INSIDE) | flag(self.shared, abi::LINK_SHARED)
+    }
 }
 
 /// An address to be bound to a link.
@@ -187,7 +197,9 @@ pub(super) fn link_of(link: u32, value: &abi::Link) -> Option<Link> {
     let info =
         LinkInfo { mac: value.mac, container_tag: value.container_tag, generation: Generation(value.generation), mode };
     let role = if value.role == abi::ROLE_UPLINK { LinkRole::Uplink } else { LinkRole::Pod };
-    Some(Link { link: IfIndex(link), name, role, inside: value.flags & abi::LINK_INSIDE != 0, info })
+    let has = |flag| value.flags & flag != 0;
+    let (inside, shared) = (has(abi::LINK_INSIDE), has(abi::LINK_SHARED));
+    Some(Link { link: IfIndex(link), name, role, inside, shared, info })
 }
 
 #[cfg(test)]
@@ -215,6 +227,6 @@ mod tests {
         let name: IfName = "fifteen-chars-1".parse().unwrap();
         let info = LinkInfo { mac: [1; 6], container_tag: 2, generation: Generation(3), mode: Mode::Observe };
         let link = link_of(7, &link_value(&name, LinkRole::Pod, info, abi::LINK_INSIDE)).unwrap();
-        assert_eq!(link, Link { link: IfIndex(7), name, role: LinkRole::Pod, inside: true, info });
+        assert_eq!(link, Link { link: IfIndex(7), name, role: LinkRole::Pod, inside: true, shared: false, info });
     }
 }

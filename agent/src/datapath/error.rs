@@ -107,6 +107,9 @@ pub enum DatapathError {
         /// What the kernel said.
         source: TcError,
     },
+    /// Two thousand million links have been guarded inside pods.
+    #[error("the numbers of links inside pods are used up: drain the node and restart it")]
+    Numbers,
     /// A network namespace could not be entered.
     #[error("entering a pod's network namespace: {0}")]
     Netns(io::Error),

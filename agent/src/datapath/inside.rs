@@ -2,10 +2,15 @@
 //!
 //! There interface indexes repeat from pod to pod, so each such link gets a number above all that the kernel gives to
 //! interfaces, and its own copy of the programs with that number in it. The maps are shared.
+//!
+//! There is a way past it for a packet socket. What is sent with the pod's own MAC meets the guard again outside
+//! ([`Datapath::attach_shared_uplink`]); who also takes another's MAC is not found out. On ipvlan all pods have one MAC,
+//! and nothing can be told by it.
 
 use std::os::fd::BorrowedFd;
 
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
+use holdfast_abi::{FIRST_INSIDE, LINK_INSIDE, META_NEXT_INSIDE};
 use holdfast_core::id::{IfIndex, IfName};
 use nix::sched::{CloneFlags, setns};
 
@@ -13,11 +18,9 @@ use super::{
     Datapath, DatapathError, Link, LinkInfo, LinkRole, State,
     attach::{AttachError, Hook, add_qdisc, attach_clsact, attach_error, swap},
     load::{FROM_POD, TO_POD, load},
+    maps::failed,
     pins::{EGRESS, INGRESS},
 };
-
-/// Numbers of links inside pods begin here. The kernel's own grow from 1 and would need years to come this far.
-const FIRST: u32 = 0x8000_0000;
 
 /// Seen from inside, the directions are the other way round.
 const PLACEMENTS: [(&str, &str, TcAttachType); 2] =
@@ -41,8 +44,8 @@ impl Datapath {
         value: LinkInfo,
     ) -> Result<IfIndex, DatapathError> {
         let mut state = self.state();
-        let link = state.free_number()?;
-        state.set_link(link, ifname, LinkRole::Pod, value, true)?;
+        let link = state.next_number()?;
+        state.set_link(link, ifname, LinkRole::Pod, value, LINK_INSIDE)?;
         let attached = state.attach_inside(netns, link, ifname);
         if attached.is_err() {
             state.detach(link, ifname)?;
@@ -52,10 +55,15 @@ impl Datapath {
 }
 
 impl State {
-    fn free_number(&self) -> Result<IfIndex, DatapathError> {
+    /// A number that no link has ever had while these maps were there. It is used up before anything is called by it.
+    fn next_number(&mut self) -> Result<IfIndex, DatapathError> {
         let links = self.maps.links()?;
+        // An agent that did not write the next number down may have left links.
         let highest = links.iter().filter(|link| link.inside).map(|link| link.link.0).max();
-        Ok(IfIndex(highest.map_or(FIRST, |highest| highest + 1)))
+        let written = self.maps.meta.get(&META_NEXT_INSIDE, 0).map_err(failed("META"))?;
+        let number = next_number(written, highest)?;
+        self.maps.meta.set(META_NEXT_INSIDE, u64::from(number) + 1, 0).map_err(failed("META"))?;
+        Ok(IfIndex(number))
     }
 
     fn attach_inside(&mut self, netns: BorrowedFd<'_>, link: IfIndex, ifname: &IfName) -> Result<(), DatapathError> {
@@ -97,6 +105,11 @@ impl State {
     }
 }
 
+fn next_number(written: u64, highest: Option<u32>) -> Result<u32, DatapathError> {
+    let next = written.max(u64::from(FIRST_INSIDE)).max(highest.map_or(0, |highest| u64::from(highest) + 1));
+    u32::try_from(next).map_err(|_| DatapathError::Numbers)
+}
+
 fn attach(program: &mut SchedClassifier, ifname: &IfName, direction: TcAttachType) -> Result<FdLink, AttachError> {
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(ifname.as_str(), direction, order)?;
@@ -112,4 +125,23 @@ fn enter<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Res
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_only_grow() {
+        for (written, highest, next) in [
+            (0, None, FIRST_INSIDE),
+            (0, Some(FIRST_INSIDE + 4), FIRST_INSIDE + 5),
+            (u64::from(FIRST_INSIDE) + 9, Some(FIRST_INSIDE + 4), FIRST_INSIDE + 9),
+            (u64::from(FIRST_INSIDE) + 9, None, FIRST_INSIDE + 9),
+            (u64::from(u32::MAX), None, u32::MAX),
+        ] {
+            assert_eq!(next_number(written, highest).unwrap(), next);
+        }
+        assert!(matches!(next_number(1 << 32, None), Err(DatapathError::Numbers)));
+    }
 }

@@ -22,6 +22,8 @@ pub(super) const FROM_POD: &str = "guard_from_pod";
 pub(super) const TO_POD: &str = "guard_to_pod";
 /// Listens to the LAN.
 pub(super) const UPLINK: &str = "watch_uplink";
+/// Judges what leaves by an uplink that pods share.
+pub(super) const UPLINK_OUT: &str = "guard_uplink_out";
 /// The ring that the programs log into. It is each load's own and not pinned: its records have no version.
 pub(super) const LOGS: &str = "AYA_LOGS";
 /// Sees sandboxes end.
@@ -74,7 +76,8 @@ pub(super) fn load(object: &[u8], pins: &Pins, logs: bool, id: Option<u32>) -> R
         loader.override_global("LINK_ID", id, true);
     }
     let mut programs = Programs(loader.load(object)?);
-    for name in [FROM_POD, TO_POD, UPLINK] {
+    let names: &[_] = if id.is_some() { &[FROM_POD, TO_POD] } else { &[FROM_POD, TO_POD, UPLINK, UPLINK_OUT] };
+    for name in names {
         programs.classifier(name)?.load().map_err(refused(name))?;
     }
     Ok(programs)

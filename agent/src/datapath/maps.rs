@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::{
     Binding, BindingEntry, Counters, DatapathError, Link, Pins,
-    entries::{address_key, binding_of, binding_value, link_of, prefix_key},
+    entries::{address_key, address_of, binding_of, binding_value, link_of, owner_value, prefix_key},
 };
 
 /// Every map of the object. All are pinned under their names.
@@ -25,7 +25,7 @@ pub(super) const NAMES: [&str; 11] =
 /// The maps that the agent reads and writes.
 pub(super) struct Maps {
     bindings: HashMap<MapData, BindingKey, abi::Binding>,
-    pub(super) owners: HashMap<MapData, Address, Owner>,
+    owners: HashMap<MapData, Address, Owner>,
     links: HashMap<MapData, u32, abi::Link>,
     macs: HashMap<MapData, MacKey, u32>,
     pools: LpmTrie<MapData, Address, Pool>,
@@ -145,6 +145,26 @@ impl Maps {
         }
     }
 
+    /// Makes a binding STALE, and its link no owner.
+    pub(super) fn disown_and_fence(&mut self, link: IfIndex, address: IpAddr) -> Result<(), DatapathError> {
+        // Fenced all the same if the owner cannot be changed: that is what counts.
+        self.disown(link, address).and(self.fence(link, address))
+    }
+
+    /// The addresses that the link has a binding for, in whatever state.
+    pub(super) fn addresses(&self, link: IfIndex) -> Vec<IpAddr> {
+        self.holders.iter().filter(|(_, links)| links.contains(&link)).map(|(address, _)| *address).collect()
+    }
+
+    /// The links to which the address was bound for another container.
+    pub(super) fn others(&self, address: IpAddr, tag: u64) -> Vec<Result<IfIndex, DatapathError>> {
+        let other = |link| match self.binding(link, address) {
+            Ok(value) => value.filter(|value| value.container_tag != tag).map(|_| Ok(link)),
+            Err(error) => Some(Err(error)),
+        };
+        self.holders(address).filter_map(other).collect()
+    }
+
     pub(super) fn lease(&mut self, link: IfIndex, address: IpAddr, slot: Option<u16>) -> Result<(), DatapathError> {
         let Some(value) = self.binding(link, address)? else { return Ok(()) };
         let flags = if slot.is_some() { value.flags | FLAG_LEASED } else { value.flags & !FLAG_LEASED };
@@ -164,12 +184,22 @@ impl Maps {
 
     /// Removes every binding of the link. Goes on past an error and gives the first.
     pub(super) fn remove_bindings(&mut self, link: IfIndex) -> Result<(), DatapathError> {
-        let addresses: Vec<IpAddr> =
-            self.holders.iter().filter(|(_, links)| links.contains(&link)).map(|(address, _)| *address).collect();
-        addresses
+        self.addresses(link)
             .into_iter()
             .map(|address| self.disown(link, address).and(self.remove_binding(link, address)))
             .fold(Ok(()), Result::and)
+    }
+
+    /// What was bound owns its address.
+    pub(super) fn own(&mut self, entry: &BindingEntry) -> Result<(), DatapathError> {
+        self.owners.insert(address_key(entry.address), owner_value(entry), 0).map_err(failed("OWNERS"))
+    }
+
+    pub(super) fn owners(&self) -> Result<BTreeMap<IpAddr, Owner>, DatapathError> {
+        self.owners
+            .iter()
+            .map(|entry| entry.map(|(address, owner)| (address_of(address), owner)).map_err(failed("OWNERS")))
+            .collect()
     }
 
     /// The link no longer owns the address, if it did.
@@ -189,7 +219,8 @@ impl Maps {
             .collect()
     }
 
-    pub(super) fn put_link(&mut self, link: IfIndex, value: abi::Link) -> Result<(), DatapathError> {
+    /// With `own_mac` the link is found by its MAC.
+    pub(super) fn put_link(&mut self, link: IfIndex, value: abi::Link, own_mac: bool) -> Result<(), DatapathError> {
         let before = self.links.get(&link.0, 0).ok();
         if before == Some(value) {
             return Ok(());
@@ -199,7 +230,7 @@ impl Maps {
         {
             self.remove_mac(link, before.mac)?;
         }
-        if value.mac != [0; 6] {
+        if own_mac && value.mac != [0; 6] {
             self.macs.insert(MacKey::new(value.mac), link.0, 0).map_err(failed("MACS"))?;
         }
         self.links.insert(link.0, value, 0).map_err(failed("LINKS"))
@@ -214,7 +245,7 @@ impl Maps {
     }
 
     /// A MAC that another link has taken over stays.
-    fn remove_mac(&mut self, link: IfIndex, mac: [u8; 6]) -> Result<(), DatapathError> {
+    pub(super) fn remove_mac(&mut self, link: IfIndex, mac: [u8; 6]) -> Result<(), DatapathError> {
         let key = MacKey::new(mac);
         match self.macs.get(&key, 0) {
             Ok(owner) if owner == link.0 => removed("MACS", self.macs.remove(&key)),

@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::OwnedFd};
 
-use aya::programs::links::FdLink;
+use aya::{maps::MapError, programs::links::FdLink};
 use holdfast_abi::Sandbox;
 use rustix::{
     io::Errno,
@@ -39,8 +39,9 @@ fn try_attach(programs: &mut Programs, pins: &Pins) -> Result<(), DatapathError>
     program.load().map_err(refused)?;
     let id = program.attach(TRACEPOINT).map_err(refused)?;
     let link = FdLink::from(program.take_link(id).map_err(refused)?);
-    // The program of such a link cannot be swapped, so for a moment there are two. They do not report twice: the one
-    // that comes first removes the sandbox from the map.
+    // The program of such a link cannot be swapped, so for a moment there are two. A sandbox that ends in this moment is
+    // reported twice, which is harmless: the second event finds a death that is known. None would be lost the other way
+    // round.
     let (path, new) = (pins.links().join(PIN), pins.links().join(NEW_PIN));
     super::pins::remove(&new)?;
     link.pin(&new).map_err(|source| DatapathError::Pin { path: new.clone(), source })?;
@@ -54,9 +55,11 @@ impl Datapath {
         self.state().watches_sandboxes
     }
 
-    /// Reports the end of a process, once, as the death of the container's sandbox. `process` is the ID that the node
-    /// knows it by. Whoever calls this has to look afterwards whether the process is still there: it may have ended
-    /// before.
+    /// Reports the end of a process as the death of the container's sandbox. `process` is the ID that the node knows it
+    /// by. Whoever calls this has to look afterwards whether the process is still there: it may have ended before.
+    ///
+    /// It stays watched after the report, until [`Self::forget_sandbox`] says that the death has been dealt with: an agent
+    /// that ends before leaves it for the next one to find.
     pub fn watch_sandbox(&self, process: u32, container_tag: u64) -> Result<(), DatapathError> {
         let mut state = self.state();
         state.maps.sandboxes.insert(process, Sandbox { container_tag }, 0).map_err(failed("SANDBOXES"))
@@ -67,8 +70,20 @@ impl Datapath {
         removed("SANDBOXES", self.state().maps.sandboxes.remove(&process))
     }
 
-    /// Processes that are watched, with their containers' tags. One of them that no longer exists ended without an event
-    /// having found room.
+    /// As [`Self::forget_sandbox`], unless the process is watched for another container by now: process IDs come again.
+    pub fn forget_sandbox_of(&self, process: u32, container_tag: u64) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        match state.maps.sandboxes.get(&process, 0) {
+            Ok(sandbox) if sandbox.container_tag == container_tag => {
+                removed("SANDBOXES", state.maps.sandboxes.remove(&process))
+            }
+            Ok(_) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(failed("SANDBOXES")(error)),
+        }
+    }
+
+    /// Processes that are watched, with their containers' tags. One of them that no longer exists ended without anybody
+    /// having dealt with it: the event found no room, or the agent that heard it ended first.
     pub fn sandboxes(&self) -> Result<Vec<(u32, u64)>, DatapathError> {
         let state = self.state();
         let entries = state.maps.sandboxes.iter();

@@ -12,12 +12,12 @@
 //! | `LINKS` | link, `u32` | [`Link`] | agent |
 //! | `MACS` | [`MacKey`] | link, `u32` | agent |
 //! | `POOLS` | [`Address`] prefix | [`Pool`] | agent |
-//! | `SANDBOXES` | process, `u32` | [`Sandbox`] | agent, removed by the program |
+//! | `SANDBOXES` | process, `u32` | [`Sandbox`] | agent |
 //! | `LEASE` | slot, `u32` | [`Lease`] | agent |
 //! | `RATE` | [`RateKey`] | [`Rate`] | program |
 //! | `COUNTERS` | [`Counter`] | `u64` for each CPU | program |
 //! | `EVENTS` | – | [`Event`] | program |
-//! | `META` | [`META_LAYOUT`] | `u64` | agent |
+//! | `META` | [`META_LAYOUT`], [`META_NEXT_INSIDE`] | `u64` | agent |
 #![no_std]
 #![warn(missing_docs)]
 
@@ -36,7 +36,8 @@ pub use event::{
     VIA_LINK, VIA_ND,
 };
 pub use link::{
-    IF_NAME_LEN, LINK_CLSACT, LINK_INSIDE, Link, MODE_ENFORCE, MODE_OBSERVE, Mac, MacKey, ROLE_POD, ROLE_UPLINK,
+    FIRST_INSIDE, IF_NAME_LEN, LINK_CLSACT, LINK_INSIDE, LINK_SHARED, Link, MODE_ENFORCE, MODE_OBSERVE, Mac, MacKey,
+    ROLE_POD, ROLE_UPLINK,
 };
 pub use rate::{RATE_KEY_BURST, RATE_LINK_BURST, RATE_WINDOW_NS, Rate, RateKey};
 
@@ -45,6 +46,10 @@ pub const LAYOUT_VERSION: u16 = 1;
 
 /// Where `META` holds [`LAYOUT_VERSION`].
 pub const META_LAYOUT: u32 = 0;
+
+/// Where `META` holds the number of the next link inside a pod; 0 before there was one. It only grows: a number that
+/// came again would give one pod's late events, and whatever filter was left behind in it, to another.
+pub const META_NEXT_INSIDE: u32 = 1;
 
 #[cfg(feature = "user")]
 mod pod {

@@ -21,6 +21,12 @@ pub const LINK_CLSACT: u32 = 1;
 /// The programs sit inside the pod's network namespace; the link's identity is not an interface index of the node.
 pub const LINK_INSIDE: u32 = 2;
 
+/// On an uplink: pods share it, so what they send is judged there as well.
+pub const LINK_SHARED: u32 = 4;
+
+/// Numbers of links inside pods begin here. The kernel's own grow from 1 and end before.
+pub const FIRST_INSIDE: u32 = 0x8000_0000;
+
 /// What the guard knows of a link.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +41,7 @@ pub struct Link {
     pub mode: u8,
     /// [`ROLE_POD`] or [`ROLE_UPLINK`].
     pub role: u8,
-    /// [`LINK_CLSACT`], [`LINK_INSIDE`].
+    /// [`LINK_CLSACT`], [`LINK_INSIDE`], [`LINK_SHARED`].
     pub flags: u32,
     /// Zero.
     pub reserved: u32,

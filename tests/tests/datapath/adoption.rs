@@ -3,18 +3,21 @@
 use std::{fs, net::Ipv4Addr, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData};
-use holdfast_abi::{LAYOUT_VERSION, META_LAYOUT};
-use holdfast_agent::datapath::{Datapath, DatapathError, EventKind, Mode};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError},
+};
+use holdfast_abi::{
+    Address, Binding, BindingKey, LAYOUT_VERSION, META_LAYOUT, Owner, STATE_CURRENT, STATE_STALE, v4_mapped,
+};
+use holdfast_agent::datapath::{BindingState, Datapath, DatapathError, EventKind, Mode};
 use holdfast_tests::{
     frames,
     guarded::{Node, binding},
-    netns::within,
 };
 
 const MINE: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
 const NEIGHBOURS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 3);
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn goes_on(node: &Node) -> Result<()> {
     let (guard, events) = node.open()?;
@@ -66,6 +69,61 @@ fn what_belongs_to_no_interface_is_removed_at_the_start() -> Result<()> {
     ensure!(links == [stays.link], "{links:?}");
     ensure!(guard.bindings()?.iter().all(|binding| binding.entry.link == stays.link), "{:?}", guard.bindings()?);
     ensure!(!node.bpffs().join("links/gone:in").exists());
+    Ok(())
+}
+
+/// A pinned map, as the guard's agent has it.
+fn pinned<K: Pod, V: Pod>(node: &Node, name: &str) -> Result<HashMap<MapData, K, V>> {
+    let map = MapData::from_pin(node.bpffs().join("maps").join(name))?;
+    Ok(Map::from_map_data(map)?.try_into()?)
+}
+
+/// What is left if the agent ends in the middle of giving an address to another holder.
+#[test]
+fn of_two_holders_the_older_one_is_fenced_at_the_start() -> Result<()> {
+    let node = Node::new()?;
+    let (mut guard, mut events) = node.open()?;
+    let (old, new) = (node.pod("old")?, node.pod("new")?);
+    for pod in [&old, &new] {
+        node.guard(&guard, pod, Mode::Enforce)?;
+    }
+    let address = v4_mapped(MINE.octets());
+    // Generations of the two, which of them is written as the owner, and which one stays.
+    for (generations, owner, stays) in
+        [([1, 2], Some(&old), &new), ([4, 3], Some(&new), &old), ([5, 5], Some(&old), &old), ([6, 7], None, &new)]
+    {
+        for (pod, generation) in [&old, &new].into_iter().zip(generations) {
+            guard.bind(&binding(pod, MINE, generation))?;
+        }
+        drop((guard, events));
+        let mut bindings: HashMap<_, BindingKey, Binding> = pinned(&node, "BINDINGS")?;
+        let mut owners: HashMap<_, Address, Owner> = pinned(&node, "OWNERS")?;
+        let key = BindingKey::new(old.link.0, address);
+        let value = bindings.get(&key, 0)?;
+        ensure!(value.state == STATE_STALE, "{value:?}");
+        bindings.insert(key, Binding { state: STATE_CURRENT, ..value }, 0)?;
+        match owner {
+            Some(pod) => owners.insert(address, Owner { link: pod.link.0, ..owners.get(&address, 0)? }, 0)?,
+            None => owners.remove(&address)?,
+        }
+        (guard, events) = node.open()?;
+        let mut current = guard.bindings()?;
+        current.retain(|binding| binding.state == BindingState::Current);
+        ensure!(current.len() == 1 && current[0].entry.link == stays.link, "{generations:?}: {current:?}");
+        let (owner, entry) = (owners.get(&address, 0)?, current[0].entry);
+        ensure!((owner.link, owner.generation) == (stays.link.0, entry.generation.0), "{generations:?}: {owner:?}");
+        ensure!((owner.mac, owner.container_tag) == (entry.mac, stays.tag), "{generations:?}: {owner:?}");
+        let loser = if stays.link == old.link { &new } else { &old };
+        node.stops(loser, &[frames::ipv4(loser.wire.mac(), MINE, "hello")])?;
+        node.passes(stays, &[frames::ipv4(stays.wire.mac(), MINE, "hello")])?;
+    }
+    // An owner that holds nothing is none.
+    drop((guard, events));
+    let mut owners: HashMap<_, Address, Owner> = pinned(&node, "OWNERS")?;
+    let nobodys = v4_mapped(NEIGHBOURS.octets());
+    owners.insert(nobodys, Owner { link: old.link.0, ..owners.get(&address, 0)? }, 0)?;
+    let _guard = node.open()?;
+    ensure!(matches!(owners.get(&nobodys, 0), Err(MapError::KeyNotFound)));
     Ok(())
 }
 
@@ -122,7 +180,7 @@ fn a_link_without_its_interface_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_sandbox_that_ends_is_reported_once() -> Result<()> {
+fn a_sandbox_that_ends_is_reported_and_stays_until_it_is_forgotten() -> Result<()> {
     let node = Node::new()?;
     let (guard, mut events) = node.open()?;
     ensure!(guard.watches_sandboxes());
@@ -137,19 +195,23 @@ fn a_sandbox_that_ends_is_reported_once() -> Result<()> {
     let seen = events.wait()?;
     ensure!((seen.kind, seen.container_tag, seen.process) == (EventKind::SandboxExit, 7, process.id()), "{seen:?}");
     process.wait()?;
-    // The event is sent just before the entry goes.
-    within(LIMIT, || {
-        ensure!(guard.sandboxes()?.is_empty());
-        Ok(())
-    })?;
-    // The next agent's program takes the place of this one's.
+    // An agent that ends here has dealt with nothing: the next one finds the process that is no more.
     drop(guard);
     let (guard, _) = node.open()?;
+    ensure!(guard.sandboxes()? == [(process.id(), 7)], "{:?}", guard.sandboxes()?);
+    guard.forget_sandbox_of(process.id(), 6).context("another container's")?;
+    ensure!(guard.sandboxes()?.len() == 1);
+    for _ in 0..2 {
+        guard.forget_sandbox_of(process.id(), 7)?;
+        ensure!(guard.sandboxes()?.is_empty());
+    }
+    // Its program has taken the place of the first one's.
     let mut process = Command::new("sleep").arg("1000").spawn()?;
     guard.watch_sandbox(process.id(), 8)?;
     process.kill()?;
     process.wait()?;
     ensure!(events.wait()?.container_tag == 8);
     ensure!(events.try_next().is_none(), "reported once");
+    ensure!(guard.sandboxes()? == [(process.id(), 8)]);
     Ok(())
 }

@@ -9,6 +9,9 @@ use holdfast_tests::{
     programs::{MAC, Programs, V4, V6},
 };
 
+/// Not managed.
+const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
 /// Frames of every kind that the programs look into, in a VLAN: the kernel refuses to test shorter frames that begin
 /// with a short IP header, but not if there is a tag before it.
 fn kinds() -> Vec<(&'static str, usize, Vec<u8>)> {
@@ -22,7 +25,10 @@ fn kinds() -> Vec<(&'static str, usize, Vec<u8>)> {
         ("ARP", 18 + 28, tag(frames::arp(MAC, MAC, V4))),
         ("advertisement", 18 + 40 + 24, tag(frames::advertisement(MAC, V6, V6, MAC))),
         ("hidden advertisement", 18 + 40 + 8 + 24, tag(frames::hidden_advertisement(MAC, V6, V6, MAC))),
+        ("wordy advertisement", 18 + 40 + 24, tag(frames::wordy_advertisement(MAC, V6, V6, MAC, 3))),
         ("duplicate address detection", 18 + 40 + 24, tag(frames::detection(MAC, V6))),
+        ("solicitation", 18 + 40 + 1, tag(frames::solicitation(MAC, V6, ROUTER, MAC))),
+        ("redirect", 18 + 40 + 40, tag(frames::redirect(MAC, ROUTER, ROUTER, V6, Some(MAC)))),
     ]
 }
 
@@ -46,7 +52,7 @@ fn no_frame_confuses_the_other_programs() -> Result<()> {
     let programs = Programs::new()?;
     for (what, _, frame) in kinds() {
         for length in 14..=frame.len() {
-            for name in ["guard_to_pod", "watch_uplink"] {
+            for name in ["guard_to_pod", "watch_uplink", "guard_uplink_out"] {
                 let verdict = programs.test_run(name, &frame[..length], 1)?;
                 ensure!(verdict == Programs::PASS, "{name}: {what}, {length} bytes: {verdict}");
             }
@@ -88,6 +94,23 @@ fn too_many_headers_do_not_hide_an_advertisement() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn too_many_options_do_not_hide_a_mac() -> Result<()> {
+    let programs = Programs::new()?;
+    let stranger = [2, 0, 0, 0, 0, 9];
+    for options in 0..8 {
+        for (mac, seen, unseen) in [(MAC, Programs::PASS, Programs::DROP), (stranger, Programs::DROP, Programs::DROP)] {
+            let verdict = programs.run(&frames::wordy_advertisement(MAC, V6, V6, mac, options))?;
+            ensure!(verdict == if options < 4 { seen } else { unseen }, "{options} options, {mac:02x?}: {verdict}");
+        }
+    }
+    // Options without a length make receivers discard the packet, and the program come to an end.
+    let mut frame = frames::advertisement(MAC, V6, V6, stranger);
+    frame[14 + 40 + 25] = 0;
+    ensure!(programs.run(&frame)? == Programs::PASS);
+    Ok(())
+}
+
 /// Random bytes behind every protocol: whatever comes, there is a verdict.
 #[test]
 fn noise_gets_a_verdict() -> Result<()> {
@@ -107,8 +130,9 @@ fn noise_gets_a_verdict() -> Result<()> {
             // Half of the time something that is looked into.
             frame[21] = 255;
             frame[20] = [0, 43, 58, 60][number / 5 % 4];
+            frame[54] = [133, 135, 136, 137][number / 20 % 4];
         }
-        for name in ["guard_from_pod", "guard_to_pod", "watch_uplink"] {
+        for name in ["guard_from_pod", "guard_to_pod", "watch_uplink", "guard_uplink_out"] {
             let verdict = programs.test_run(name, &frame, 1)?;
             ensure!([Programs::PASS, Programs::DROP].contains(&verdict), "{name}: {verdict} on {frame:02x?}");
         }

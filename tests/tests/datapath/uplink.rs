@@ -14,6 +14,7 @@ use holdfast_tests::{
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
 const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2);
+const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 #[test]
 fn foreign_claims_are_reported_and_never_dropped() -> Result<()> {
@@ -32,6 +33,8 @@ fn foreign_claims_are_reported_and_never_dropped() -> Result<()> {
     let claims = [
         (Via::Arp, IpAddr::from(ADDRESS), frames::arp(lan, lan, ADDRESS)),
         (Via::Nd, ADDRESS6.into(), frames::advertisement(lan, ADDRESS6, ADDRESS6, lan)),
+        (Via::Nd, ADDRESS6.into(), frames::solicitation(lan, ADDRESS6, ROUTER, lan)),
+        (Via::Nd, ADDRESS6.into(), frames::redirect(lan, ROUTER, ADDRESS6, ADDRESS6, Some(lan))),
     ];
     for (via, address, frame) in claims {
         node.lan.send(&frame)?;
@@ -48,11 +51,13 @@ fn foreign_claims_are_reported_and_never_dropped() -> Result<()> {
         frames::arp(lan, lan, Ipv4Addr::new(10, 7, 0, 3)),
         frames::detection(lan, ADDRESS6),
         frames::arp(lan, mac, ADDRESS),
+        frames::solicitation(lan, ROUTER, ADDRESS6, lan),
+        frames::redirect(lan, ROUTER, ADDRESS6, ADDRESS6, None),
         frames::other(lan, "the last one"),
     ] {
         node.lan.send(&frame)?;
     }
     pod.wire.hear_until(|heard| has(heard, "the last one"))?;
-    ensure!(counted(&guard, Counter::Conflicts)? == 2, "{:?}", guard.counters()?);
+    ensure!(counted(&guard, Counter::Conflicts)? == 4, "{:?}", guard.counters()?);
     Ok(())
 }

@@ -15,6 +15,8 @@ const NEIGHBOURS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 3);
 const UNMANAGED: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 9);
 const MINE6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2);
 const NEIGHBOURS6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 3);
+/// In no pool.
+const REMOTE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
 const VLAN: u16 = 0x8100;
 const SERVICE_VLAN: u16 = 0x88a8;
@@ -62,6 +64,12 @@ fn kinds(mac: Mac, v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<(&'static str, Via, Vec<u8
         ("advertisement", Via::Nd, frames::advertisement(mac, LINK_LOCAL, v6, mac)),
         ("hidden advertisement", Via::Nd, frames::hidden_advertisement(mac, LINK_LOCAL, v6, mac)),
         ("duplicate address detection", Via::Nd, frames::detection(mac, v6)),
+        ("solicitation", Via::Nd, frames::solicitation(mac, v6, LINK_LOCAL, mac)),
+        ("router solicitation", Via::Nd, frames::router_solicitation(mac, v6, mac)),
+        ("redirect to it", Via::Nd, frames::redirect(mac, LINK_LOCAL, v6, REMOTE6, Some(mac))),
+        ("redirect to it, without a MAC", Via::Nd, frames::redirect(mac, LINK_LOCAL, v6, REMOTE6, None)),
+        ("redirect of what is for it", Via::Nd, frames::redirect(mac, LINK_LOCAL, LINK_LOCAL, v6, Some(mac))),
+        ("redirect from it", Via::Ip, frames::redirect(mac, v6, LINK_LOCAL, REMOTE6, None)),
     ]
 }
 
@@ -70,7 +78,7 @@ fn everything_with_its_own_address_passes(node: Node) -> Result<()> {
     for (what, _, frame) in kinds(scene.pod.wire.mac(), MINE, MINE6) {
         scene.node.passes(&scene.pod, &[frame]).with_context(|| what)?;
     }
-    ensure!(counted(&scene.guard, Counter::PassCurrent)? >= 11, "{:?}", scene.guard.counters()?);
+    ensure!(counted(&scene.guard, Counter::PassCurrent)? >= 17, "{:?}", scene.guard.counters()?);
     ensure!(counted(&scene.guard, Counter::Events)? == 0, "{:?}", scene.guard.counters()?);
     Ok(())
 }
@@ -92,7 +100,7 @@ fn nothing_with_a_neighbours_address_passes(node: Node) -> Result<()> {
             ensure!(holder.link == scene.neighbour.link && holder.container_tag == scene.neighbour.tag, "{holder:?}");
         }
     }
-    ensure!(counted(&scene.guard, Counter::DropArp)? == 3 && counted(&scene.guard, Counter::DropNd)? == 3);
+    ensure!(counted(&scene.guard, Counter::DropArp)? == 3 && counted(&scene.guard, Counter::DropNd)? == 8);
     // The neighbour itself has noticed nothing.
     for (what, _, frame) in kinds(scene.neighbour.wire.mac(), NEIGHBOURS, NEIGHBOURS6) {
         scene.node.passes(&scene.neighbour, &[frame]).with_context(|| what)?;
@@ -163,6 +171,26 @@ fn a_foreign_mac_is_dropped_and_reported() -> Result<()> {
         scene.node.stops(&scene.pod, &[frame]).with_context(|| what)?;
         let seen = scene.events.wait().with_context(|| what)?;
         ensure!(seen.kind == EventKind::Mac && seen.dropped && seen.mac == used, "{what}: {seen:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_foreign_mac_in_neighbour_discovery_is_dropped_and_reported() -> Result<()> {
+    let mut scene = scene(Node::new()?, Mode::Enforce)?;
+    let mac = scene.pod.wire.mac();
+    // No more than the rate limit lets through for one address.
+    let cases = [
+        ("behind other options", frames::wordy_advertisement(mac, MINE6, MINE6, STRANGER, 3)),
+        ("in a solicitation", frames::solicitation(mac, MINE6, LINK_LOCAL, STRANGER)),
+        ("in a router solicitation", frames::router_solicitation(mac, MINE6, STRANGER)),
+        ("in a redirect", frames::redirect(mac, LINK_LOCAL, MINE6, REMOTE6, Some(STRANGER))),
+    ];
+    for (what, frame) in cases {
+        scene.node.stops(&scene.pod, &[frame]).with_context(|| what)?;
+        let seen = scene.events.wait().with_context(|| what)?;
+        ensure!((seen.kind, seen.via, seen.dropped) == (EventKind::Mac, Via::Nd, true), "{what}: {seen:?}");
+        ensure!(seen.mac == STRANGER && seen.address == IpAddr::from(MINE6), "{what}: {seen:?}");
     }
     Ok(())
 }
