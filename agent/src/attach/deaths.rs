@@ -114,9 +114,7 @@ impl Attach {
             self.watch_sandbox(container);
         }
         // Until here the entry in the map was what a crash would have left of this.
-        if self.sandboxes.process(tag).is_none_or(|now| now == process)
-            && let Err(error) = self.datapath.forget_sandbox(process)
-        {
+        if let Err(error) = self.datapath.forget_sandbox_of(process, tag) {
             tracing::warn!(process, %error, "an ended process is still watched; the next comparison handles it again");
         }
     }

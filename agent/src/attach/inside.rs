@@ -71,32 +71,30 @@ impl Attach {
         let addresses = bound.ip.networks().map(|net| net.addr()).collect();
         let wanted =
             Wanted { tenant, netns, generation: bound.generation, mode: bound.mode.unwrap_or(self.mode), addresses };
-        if let Ok(net) = pod_net(call, bound) {
-            self.watch_uplink(&net).await;
-        }
-        let attach = self.clone();
-        if self.try_inside(&wanted) {
-            self.background.spawn(async move { announce(&wanted).await });
-        } else {
-            self.background.spawn(async move { attach.guard_inside_later(wanted).await });
-        }
+        let (attach, net) = (self.clone(), pod_net(call, bound));
+        let there = self.try_inside(&wanted);
+        self.background.spawn(async move {
+            if there || attach.guard_inside_later(&wanted).await {
+                if let Ok(net) = net {
+                    attach.watch_uplink(&net).await;
+                }
+                announce(&wanted).await;
+            }
+        });
     }
 
-    /// Waits for the interface and puts the guard on it.
-    async fn guard_inside_later(&self, wanted: Wanted) {
+    /// Waits for the interface and puts the guard on it. Whether it came, and is still wanted.
+    async fn guard_inside_later(&self, wanted: &Wanted) -> bool {
         let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
         let Tenant { pod, container, interface } = &wanted.tenant;
         while begun.elapsed() < PATIENCE && !self.stop.is_cancelled() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let turn = self.locks.turn(pod).await;
+            let _turn = self.locks.turn(pod).await;
             match self.ipam.record(pod, container, interface).await {
                 // A DEL or a newer sandbox came first.
-                Ok(None) => return,
-                Ok(Some(_)) if self.try_inside(&wanted) => {
-                    drop(turn);
-                    return announce(&wanted).await;
-                }
+                Ok(None) => return false,
+                Ok(Some(_)) if self.try_inside(wanted) => return true,
                 Ok(Some(_)) => {}
                 Err(error) => {
                     tracing::debug!(%pod, %error, "the record of a delegate's pod was not read; trying again");
@@ -104,6 +102,7 @@ impl Attach {
             }
         }
         tracing::warn!(%pod, %interface, "no plugin made the interface that the guard waited for");
+        false
     }
 
     /// Whether the interface was there and has the guard.
@@ -131,11 +130,11 @@ impl Attach {
         Ok(true)
     }
 
-    /// Has the guard listen for others on the LAN who claim these addresses. Interfaces of other plugins may lead to no LAN
-    /// at all, so not finding one is nothing to fail for.
+    /// Has the guard listen for others on the LAN who claim these addresses, and judge what gets past it inside the pods.
+    /// Interfaces of other plugins may lead to no LAN at all, so not finding one is nothing to fail for.
     pub(super) async fn watch_uplink(&self, net: &PodNet) {
         let watched = match self.network.uplink(net).await {
-            Ok(uplink) => self.datapath.attach_uplink(uplink.index, &uplink.name).map_err(AttachError::from),
+            Ok(uplink) => self.datapath.attach_shared_uplink(uplink.index, &uplink.name).map_err(AttachError::from),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = watched {
