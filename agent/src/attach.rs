@@ -155,7 +155,7 @@ impl Attach {
         }
         self.release_later(call, &bound);
         self.watch_sandbox(call.container.clone());
-        self.guard_inside_soon(call, &bound).await;
+        self.guard_inside_soon(call, &bound);
         Ok(result_of(&bound, &[]))
     }
 

@@ -134,7 +134,7 @@ impl Attach {
             match self.ipam.record(&held.pod, container, &interface).await {
                 Ok(Some(record)) if self.is_attached(container, &interface).is_ok_and(|attached| !attached) => {
                     let tenant = Tenant { pod: held.pod.clone(), container: container.clone(), interface };
-                    self.guard_again(tenant, record, self.mode_for(picture.mode(&held.pod)));
+                    self.guard_again(tenant, record, self.mode_for(picture.mode(&held.pod))).await;
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(pod = %held.pod, %error, "not read; the next comparison looks again"),

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     datapath::Mode,
     ipam::Bound,
-    net::{Netns, PodNet},
+    net::{Netns, PodAddress, PodNet},
 };
 
 /// How long the interface is waited for. A plugin makes it within moments or not at all.
@@ -65,7 +65,7 @@ async fn announce(wanted: &Wanted) {
 
 impl Attach {
     /// Puts the guard on the interface, at once where it is there already. In the pod's turn.
-    pub(super) async fn guard_inside_soon(&self, call: &Call, bound: &Bound) {
+    pub(super) fn guard_inside_soon(&self, call: &Call, bound: &Bound) {
         let Ok(netns) = call.netns() else { return };
         let tenant = Tenant::of_call(call);
         let addresses = bound.ip.networks().map(|net| net.addr()).collect();
@@ -144,12 +144,14 @@ impl Attach {
 
     /// Takes an endpoint's word for an interface that another plugin made: after a crash between its ADD and its guard,
     /// or where the guard went with an earlier agent.
-    pub(super) fn guard_again(&self, tenant: Tenant, record: (EndpointIp, Generation), mode: Mode) {
+    pub(super) async fn guard_again(&self, tenant: Tenant, record: (EndpointIp, Generation), mode: Mode) {
         let Some(process) = self.sandboxes.process(tenant.container.tag()) else { return };
-        let (ip, generation) = record;
+        let ((ip, generation), netns) = (record, PathBuf::from(format!("/proc/{process}/ns/net")));
         let addresses = ip.networks().map(|net| net.addr()).collect();
-        let netns = PathBuf::from(format!("/proc/{process}/ns/net"));
-        self.try_inside(&Wanted { tenant, netns, generation, mode, addresses });
+        if self.try_inside(&Wanted { tenant, netns, generation, mode, addresses }) {
+            let addresses = ip.networks().map(|address| PodAddress { address, gateway: None }).collect();
+            self.watch_uplink(&PodNet { addresses, ..PodNet::default() }).await;
+        }
     }
 
     /// The hardware address of an interface in a namespace. None: it is not there (yet).
