@@ -152,8 +152,12 @@ async fn one_odd_object_holds_up_nobody_else() -> Result<()> {
     let leader = world.lead(settings());
     held(&world, &[1]).await?;
     for (address, pool) in [("10.55.0.1", long.as_str()), ("10.99.0.1", "(none)")] {
-        let claim = world.store.claim(address.parse()?).await?.expect("the pool's view is written after the claims");
-        assert_eq!(claim.spec.pool, pool);
+        let look = || async {
+            let claim = world.store.claim(address.parse()?).await?;
+            Ok((claim.is_some(), claim.map(|claim| claim.spec.pool)))
+        };
+        wait("the claim of an odd record", SOON, look).await?;
+        assert_eq!(look().await?.1.as_deref(), Some(pool));
     }
     assert_eq!(world.store.pool_claims(&long).await?.len(), 1);
     let viewed = |pool: String| {

@@ -7,6 +7,7 @@
 //!
 //! Pods have no kubelet: they are there from the moment they are created until they are deleted.
 
+mod held;
 mod server;
 mod world;
 
@@ -14,4 +15,5 @@ mod conditions;
 mod election;
 mod import;
 mod leaks;
+mod paused;
 mod rules;

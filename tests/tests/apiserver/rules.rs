@@ -225,6 +225,103 @@ async fn a_finished_pod_gives_its_address_back_once_its_sandbox_is_gone() -> Res
     Ok(())
 }
 
+/// What does not fit proves nothing: a second address that the pod's status does not name, and a record's wrong node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_address_and_a_wrong_node_are_no_leak() -> Result<()> {
+    let world = World::new("dual", 33).await?;
+    world.make_node(&world.name).await?;
+    let leader = world.lead(settings());
+    let pod = world.make_pod("two", None, &world.name).await?;
+    world.bind(&pod, world.address(1), None).await?;
+    world.store.take(world.address(2), &world.name, &world.pod_name("two")).await?;
+    let ip = |interface: &str, number: u16| json!({"interface": interface, "ipv4": format!("{}/16", world.address(number)), "ipv4Pool": world.name});
+    let patch = Patch::Merge(json!({"status": {"current": {
+        "node": "another-node", "ips": [ip("eth0", 1), ip("net1", 2)]
+    }}}));
+    world.endpoints().patch("two", &PatchParams::default(), &patch).await?;
+    let address = world.address(1).to_string();
+    let patch = Patch::Merge(json!({"status": {"podIP": address, "podIPs": [{"ip": address}]}}));
+    world.pods().patch_status("two", &PatchParams::default(), &patch).await?;
+    world.looked(9).await?;
+    assert_eq!(world.endpoint("two").await?, Some(Bound));
+    holds(&world, 2).await?;
+    leader.stop().await;
+    Ok(())
+}
+
+/// The set is there, with its deletion's time, until its pods are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_deleted_in_the_foreground_reserves_nothing() -> Result<()> {
+    let (world, _, leader) = set_of_three("foreground", 34, settings()).await?;
+    world.sets().delete("web", &DeleteParams::foreground()).await?;
+    let set = world.sets().get("web").await?;
+    assert!(set.metadata.deletion_timestamp.is_some(), "it should wait for its pods");
+    world.kill_pod("web-2").await?;
+    becomes(&world, "web-2", None).await?;
+    world.unbind("web-1").await?;
+    world.looked(9).await?;
+    assert_eq!(world.endpoint("web-1").await?, Some(Reserved), "its pod is still there");
+    assert_eq!(world.endpoint("web-0").await?, Some(Bound));
+    for pod in ["web-0", "web-1"] {
+        world.kill_pod(pod).await?;
+    }
+    holds(&world, 0).await?;
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    world.sets().patch("web", &PatchParams::default(), &patch).await?;
+    leader.stop().await;
+    Ok(())
+}
+
+/// Its node's kubelet is not heard any more, so nobody confirms that a pod has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_terminates_on_a_lost_node_loses_its_container() -> Result<()> {
+    let policy = Policy { stateless_on_not_ready_node: false, ..settings().policy };
+    for (name, net, settings, kept) in
+        [("lost", 35, settings(), false), ("lost-kept", 36, Settings { policy, ..settings() }, true)]
+    {
+        let (world, _, leader) = set_of_three(name, net, settings).await?;
+        let plain = world.make_pod("plain", None, &world.name).await?;
+        world.bind(&plain, world.address(9), None).await?;
+        world.set_ready(&world.name, "Unknown").await?;
+        let grace = DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() };
+        world.pods().delete("plain", &grace).await?;
+        world.pods().delete("web-0", &grace).await?;
+        becomes(&world, "web-0", Some(Reserved)).await?;
+        if kept {
+            world.looked(10).await?;
+            assert_eq!(world.endpoint("plain").await?, Some(Bound));
+        } else {
+            becomes(&world, "plain", None).await?;
+        }
+        assert_eq!(world.endpoint("web-1").await?, Some(Bound));
+        leader.stop().await;
+    }
+    Ok(())
+}
+
+/// From the moment of its deletion a namespace takes no new objects, events among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_deleted_frees_all_its_addresses() -> Result<()> {
+    let (world, _, first) = set_of_three("deleted-ns", 37, settings()).await?;
+    first.stop().await;
+    let leader = world.lead_through(&world.store, settings());
+    let going = world.going();
+    going.delete().await?;
+    // The set goes first: a StatefulSet's pods are still there.
+    world.sets().delete("web", &DeleteParams::background()).await?;
+    world.kill_pod("web-1").await?;
+    becomes(&world, "web-1", None).await?;
+    going.end().await?;
+    holds(&world, 0).await?;
+    let left = || async {
+        let left = world.claims().await?.len();
+        Ok((left == 0, left))
+    };
+    wait("all claims to go", SOON, left).await?;
+    leader.stop().await;
+    Ok(())
+}
+
 /// A namespace is deleted: its objects go in any order, the endpoint before the pod too.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_deleted_by_others_frees_its_claim() -> Result<()> {

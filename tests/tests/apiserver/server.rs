@@ -75,15 +75,19 @@ impl Server {
         Arc::clone(&self.turns).lock_owned().await
     }
 
+    /// How to reach it.
+    pub(crate) async fn config(&self) -> Result<Config> {
+        Ok(Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default()).await?)
+    }
+
     /// A client of its own, so that tests do not wait for each other's connections.
     pub(crate) async fn client(&self) -> Result<Client> {
-        let config = Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default()).await?;
-        Ok(Client::try_from(config)?)
+        Ok(Client::try_from(self.config().await?)?)
     }
 
     /// A client whose requests are counted.
     pub(crate) async fn counted(&self) -> Result<(Client, Counts)> {
-        let config = Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default()).await?;
+        let config = self.config().await?;
         let counts = Counts::default();
         let counting = counts.clone();
         let layer = tower::util::MapRequestLayer::new(move |request: http::Request<Body>| {

@@ -121,11 +121,15 @@ impl World {
     }
 
     pub(crate) fn lead(&self, settings: Settings) -> Running {
-        let (mut watches, stop) = (JoinSet::new(), CancellationToken::new());
         // Each test has its own leader: the lease stands in the test's namespace.
-        let settings = Settings { namespace: self.name.clone(), ..settings };
+        self.lead_through(&self.store, Settings { namespace: self.name.clone(), ..settings })
+    }
+
+    /// A controller behind another store, with its lease where the settings say.
+    pub(crate) fn lead_through(&self, store: &Store, settings: Settings) -> Running {
+        let (mut watches, stop) = (JoinSet::new(), CancellationToken::new());
         let metrics = ControllerMetrics::register(&mut Registry::default());
-        let controller = Controller::start(self.store.clone(), self.store.client(), settings, metrics, &mut watches);
+        let controller = Controller::start(store.clone(), self.store.client(), settings, metrics, &mut watches);
         let vitals = controller.vitals();
         let work = AbortOnDropHandle::new(tokio::spawn(controller.run(stop.clone())));
         Running { work, stop, vitals, _watches: watches }
@@ -163,9 +167,14 @@ impl World {
 
     pub(crate) async fn make_node(&self, name: &str) -> Result<()> {
         let node: Node = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        Api::all(self.client.clone()).create(&PostParams::default(), &node).await?;
+        self.set_ready(name, "True").await
+    }
+
+    /// What is known of a node's kubelet.
+    pub(crate) async fn set_ready(&self, name: &str, ready: &str) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        nodes.create(&PostParams::default(), &node).await?;
-        let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "x", "message": "x",
+        let status = json!({"status": {"conditions": [{"type": "Ready", "status": ready, "reason": "x", "message": "x",
             "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
         nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
         Ok(())
@@ -216,6 +225,17 @@ impl World {
         let name = self.pod_name(&pod.name_any());
         ensure!(matches!(self.store.take(address, &self.name, &name).await?, Claimed::Ours), "{address} is another's");
         self.list(pod, address, set).await
+    }
+
+    /// The same for an address that another may still have.
+    pub(crate) async fn bind_when_free(&self, pod: &Pod, address: IpAddr) -> Result<()> {
+        let name = self.pod_name(&pod.name_any());
+        let look = || async {
+            let claimed = self.store.take(address, &self.name, &name).await?;
+            Ok((matches!(claimed, Claimed::Ours), claimed))
+        };
+        wait(&format!("{address} to be free for {name}"), SOON * 3, look).await?;
+        self.list(pod, address, None).await
     }
 
     /// The endpoint alone.
@@ -312,6 +332,24 @@ impl World {
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
         Ok(Going { client: self.client.clone(), name: name.to_owned() })
+    }
+
+    /// The test's own, about to be deleted.
+    pub(crate) fn going(&self) -> Going {
+        Going { client: self.client.clone(), name: self.name.clone() }
+    }
+
+    /// Waits until a leak that is made now was collected: what the controller was to do about what came before, it has
+    /// done.
+    pub(crate) async fn looked(&self, number: u16) -> Result<()> {
+        self.leak(number).await?;
+        let name = format!("leak-{number}");
+        let look = || async {
+            let left = self.endpoint(&name).await?;
+            Ok((left.is_none(), left))
+        };
+        wait("a leak to be collected", SOON, look).await?;
+        Ok(())
     }
 
     /// Whether an endpoint is there, and whether a container holds it.
