@@ -145,6 +145,20 @@ impl Network {
         Ok(())
     }
 
+    /// Leads addresses to a link that had them before and is there still, as [`expose`](Self::expose) does for a new one:
+    /// it turns out to be their holder after all. An uplink that is down is answered on when it comes up.
+    pub async fn take_back(&self, link: &HostLink, addresses: &[IpAddr]) -> Result<(), NetError> {
+        let (network, link, addresses) = (self.clone(), link.clone(), addresses.to_vec());
+        let turn = self.turns.take(&link.name, Work::Make);
+        blocking(move || {
+            turn.wait();
+            let moved = network.exposure.take_back(&Socket::open(NODE)?, &link, &addresses)?;
+            network.traces.remove(moved);
+            Ok(())
+        })
+        .await
+    }
+
     /// [`create`](Self::create), [`configure`](Self::configure) and [`expose`](Self::expose) in one, for whoever
     /// has nothing to do between them. On an error nothing is left.
     pub async fn add(&self, spec: &LinkSpec, net: &PodNet) -> Result<(PodLink, Placement), NetError> {
@@ -272,6 +286,9 @@ fn configure(exposure: &Exposure, link: &PodLink, net: &PodNet) -> Result<Placem
         node.commit(vec![set_link(message, format!("set the MTU of {} to {mtu}", link.host_name))])?;
     }
     exposure.prepare(&uplink)?;
+    if inside.has_v6() {
+        setting::allow_v6(link.host_name.as_str())?;
+    }
     veth::wait_until_running(&node, link.host_index.0)?;
     inside.wait_until_local(&in_pod)?;
     Ok(Placement { uplink, mtu })

@@ -20,8 +20,8 @@ use std::{
 use holdfast_core::id::IfName;
 
 use super::{
-    NetError, PodAddress, PodLink, PodNet, Uplink, announce::Announcer, host, lock, neighbour::Proxy, netlink::Socket,
-    setting, uplink, veth,
+    HostLink, NetError, PodAddress, PodLink, PodNet, Uplink, announce::Announcer, host, lock, neighbour::Proxy,
+    netlink::Socket, setting, uplink, veth,
 };
 
 /// The state, and the socket for announcements.
@@ -85,6 +85,27 @@ impl Exposure {
         Ok(moved)
     }
 
+    /// The same for a link that was found.
+    pub(super) fn take_back(
+        &self,
+        node: &Socket,
+        link: &HostLink,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, NetError> {
+        let mut state = lock(&self.state);
+        let moved = host::Plan::of((link.index.0, link.pod_mac), addresses.iter().copied()).make(node)?;
+        let proxies = proxied(node)?;
+        for &address in addresses {
+            let master = state.exposed.get(&address).map(|exposed| exposed.uplink.clone());
+            let Some(uplink) = usable(node, address, master, proxies.get(&address).copied())? else { continue };
+            state.prepare(&uplink)?;
+            node.commit(vec![Proxy { address, link: uplink.index.0 }.replace()])?;
+            self.say(&uplink, std::iter::once(address));
+            state.exposed.insert(address, Exposed { link: link.name.clone(), uplink: uplink.name });
+        }
+        Ok(moved)
+    }
+
     /// Announcements are repeated, and an uplink that is down now is restored when it comes up: none is worth an error.
     fn say(&self, uplink: &Uplink, addresses: impl Iterator<Item = IpAddr>) {
         if let Err(error) = self.announcer.send(uplink, addresses) {
@@ -129,8 +150,7 @@ impl Exposure {
     /// that cannot be restored does not keep the others from it.
     pub(super) fn restore(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
         let mut state = lock(&self.state);
-        let proxies: HashMap<_, _> =
-            host::proxies(node)?.into_iter().map(|proxy| (proxy.address, proxy.link)).collect();
+        let proxies = proxied(node)?;
         let mut restored = Vec::new();
         for link in host::links(node)? {
             for &address in &link.addresses {
@@ -188,6 +208,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// On which interface the node answers for each address.
+fn proxied(node: &Socket) -> Result<HashMap<IpAddr, u32>, NetError> {
+    Ok(host::proxies(node)?.into_iter().map(|proxy| (proxy.address, proxy.link)).collect())
 }
 
 /// The uplink for an address that is routed already: where its proxy is, else where it was, else the one an ADD

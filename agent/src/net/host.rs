@@ -30,10 +30,14 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(link: &PodLink, net: &PodNet) -> Self {
-        let index = link.host_index.0;
-        let route = |ip: IpAddr| Route { dst: ip.into(), via: None, link: index, source: None };
-        let neighbour = |address| Neighbour { address, link: index, mac: link.pod_mac };
-        Self { routes: net.ips().map(route).collect(), neighbours: net.ips().map(neighbour).collect() }
+        Self::of((link.host_index.0, link.pod_mac), net.ips())
+    }
+
+    pub(super) fn of((link, mac): (u32, Mac), addresses: impl Iterator<Item = IpAddr>) -> Self {
+        let route = |ip: IpAddr| Route { dst: ip.into(), via: None, link, source: None };
+        let neighbour = |address| Neighbour { address, link, mac };
+        let (routes, neighbours) = addresses.map(|ip| (route(ip), neighbour(ip))).unzip();
+        Self { routes, neighbours }
     }
 
     /// Gives the addresses that did not lead to the link before. Neighbours first: with the route the address is live,

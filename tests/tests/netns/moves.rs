@@ -121,3 +121,30 @@ fn what_was_given_up_does_not_come_after_the_removal() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn an_older_sandbox_can_have_its_address_back() -> Result<()> {
+    let (_lan, machine, node, network) = lan()?;
+    let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
+    node.block_on(async || {
+        let old = network.add(&spec("c1", &old_pod.path()), &pod_net()).await?.0;
+        let new = network.add(&spec("c2", &new_pod.path()), &pod_net()).await?.0;
+        let found = network.links().await?.into_iter().find(|link| link.name == old.host_name);
+        let found = found.expect("the old link");
+        let addresses = [V4.parse::<IpAddr>()?, V6.parse()?];
+        // Whether the newer one is still there, or has gone already.
+        network.take_back(&found, &addresses).await?;
+        has_addresses(&network.links().await?, &old);
+        machine.ping(V4)?;
+        network.delete(&new.host_name).await?;
+        network.settle().await?;
+        machine.ping(V6)?;
+        assert_eq!(network.withdraw(&old.host_name).await?, addresses);
+        network.take_back(&found, &addresses).await?;
+        network.check(&spec("c1", &old_pod.path()), &pod_net()).await?;
+        network.settle().await?;
+        Ok(())
+    })?;
+    machine.ping(V4)?;
+    machine.ping(V6)
+}
