@@ -14,8 +14,7 @@ use super::{
     neighbour::Neighbour,
     netlink::{Intent, Socket},
     route::Route,
-    setting::Setting,
-    wait_for,
+    setting, wait_for,
 };
 
 /// The IPv4 next hop of every pod: no machine has it, every host end answers to its MAC.
@@ -100,14 +99,16 @@ impl Plan {
         Ok(())
     }
 
+    pub(super) fn has_v6(&self) -> bool {
+        self.addresses.iter().any(|address| address.address.addr().is_ipv6())
+    }
+
     /// A socket in the pod's namespace; on the way in, IPv6 is switched on for the interface if it has to be: some
     /// runtimes switch it off in every new namespace.
     fn enter(&self, link: &PodLink, netns: &Netns) -> Result<Socket, NetError> {
-        let v6 = self.addresses.iter().any(|address| address.address.addr().is_ipv6());
-        let setting = format!("ipv6/conf/{}/disable_ipv6", link.spec.ifname);
         netns.run(|| {
-            if v6 {
-                Setting::new(setting).ensure("0")?;
+            if self.has_v6() {
+                setting::allow_v6(link.spec.ifname.as_str())?;
             }
             Socket::open(format!("in {}", netns.path().display()))
         })?

@@ -15,8 +15,7 @@ use super::{
     LinkSpec, Mac, NetError, Netns, PodLink,
     message::{LinkFacts, set_link},
     netlink::{Intent, Reply, Request, Socket},
-    setting::Setting,
-    wait_for,
+    setting, wait_for,
 };
 
 /// What `ip link show` says about a link of ours: `holdfast <container> <interface> <namespace>/<pod>`. It is also
@@ -124,9 +123,7 @@ fn description(spec: &LinkSpec, host_name: &IfName) -> rtnetlink::packet_route::
 
 /// The link as the caller knows it.
 fn finish(spec: &LinkSpec, host_name: IfName, facts: &LinkFacts) -> Result<PodLink, NetError> {
-    // Forwarding alone does not keep a router advertisement out where `accept_ra` is 2 by default; a pod must
-    // never become the node's router.
-    Setting::new(format!("ipv6/conf/{host_name}/accept_ra")).ensure("0")?;
+    setting::prepare_host_end(host_name.as_str())?;
     Ok(PodLink {
         host_index: IfIndex(facts.index),
         host_mac: Mac::of_host(&host_name),

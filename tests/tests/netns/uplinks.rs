@@ -103,3 +103,25 @@ fn a_pod_may_come_while_the_uplink_is_down() -> Result<()> {
         reached(&machine).await
     })
 }
+
+#[test]
+fn settings_for_interfaces_to_come_do_not_keep_a_pod_from_the_lan() -> Result<()> {
+    let (_lan, machine, node, network) = lan()?;
+    let pod = Host::new("pod")?;
+    let set = |setting: &str, value: &str| -> Result<()> {
+        Ok(node.run(|| std::fs::write(format!("/proc/sys/net/{setting}"), value))??)
+    };
+    set("ipv4/conf/default/forwarding", "0")?;
+    set("ipv6/conf/default/disable_ipv6", "1")?;
+    // What a manager of networks sets for an interface of its own.
+    set("ipv6/conf/eth0/accept_ra", "1")?;
+    set("ipv6/conf/eth0/forwarding", "0")?;
+    node.block_on(async || Ok(network.add(&spec("c1", &pod.path()), &pod_net()).await?))?;
+    machine.ping(V4)?;
+    machine.ping(V6)?;
+    pod.ping("172.22.0.2")?;
+    pod.ping("fd00:22::2")?;
+    let accept = node.run(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra"))??;
+    assert_eq!(accept.trim(), "2", "router advertisements were accepted before");
+    Ok(())
+}
