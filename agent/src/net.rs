@@ -15,20 +15,25 @@
 //!
 //! The order of an ADD, each step undone by [`Network::delete`]:
 //! 1. [`Network::create`]: the pair. Needs no address, so it can run while the API server is asked.
-//! 2. [`Network::configure`]: addresses and routes in the pod, host routes on the node.
-//! 3. (the guard binds the addresses)
-//! 4. [`Network::expose`]: proxies on the uplink, gratuitous ARP and unsolicited neighbour advertisements.
+//! 2. [`Network::configure`]: addresses and routes in the pod, and all else that leaves an older sandbox of the pod as
+//!    it is: packets still reach that one.
+//! 3. (the guard binds the addresses: what the older sandbox sends, and what is sent to it, is dropped from here on)
+//! 4. [`Network::expose`]: host routes and neighbours on the node, proxies on the uplink, gratuitous ARP and unsolicited
+//!    neighbour advertisements. Packets reach the new sandbox as soon as its route stands, which is the first thing.
+//!
+//! Afterwards, with nobody waiting, neighbours and tracked connections of the address's former holder are forgotten.
 //!
 //! [`Network::keep_exposed`] puts back what the kernel flushes when an uplink goes down.
 //!
-//! All state is the kernel's: routes and proxies carry protocol number 72 (`ip route show proto 72`, `ip neigh show
-//! proxy`), links their owner in the alias (`ip link`). After a restart [`Network::links`] reads it back.
+//! All state is the kernel's: routes, neighbours and proxies carry protocol number 72 (`ip route show proto 72`, `ip neigh
+//! show proxy`), links their owner in the alias (`ip link`). After a restart [`Network::links`] reads it back.
 //!
 //! Known limits: LAN broadcast and multicast do not reach a pod; the kernel answers no ARP probe (RFC 5227, sender
 //! 0.0.0.0) for a proxied address; a filter that drops forwarded packets by default has to let pods pass.
 
 mod announce;
 mod check;
+mod conntrack;
 mod error;
 mod exposure;
 mod host;
@@ -37,11 +42,13 @@ mod neighbour;
 mod netlink;
 mod netns;
 mod pod;
-mod removal;
 mod route;
 mod setting;
 mod spec;
+mod traces;
+mod turns;
 mod uplink;
+mod uplinks;
 mod veth;
 
 use std::{
@@ -50,14 +57,8 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
 use holdfast_core::id::IfName;
-use rtnetlink::{
-    LinkUnspec, MulticastGroup, new_multicast_connection,
-    packet_core::{NetlinkMessage, NetlinkPayload},
-    packet_route::RouteNetlinkMessage,
-    sys,
-};
+use rtnetlink::LinkUnspec;
 use tokio::runtime::Handle;
 
 pub use self::{
@@ -67,31 +68,33 @@ pub use self::{
     spec::{HostLink, LinkSpec, Mac, Placement, PodAddress, PodLink, PodNet, Uplink},
 };
 use self::{
-    exposure::Exposure,
-    message::{LinkFacts, set_link},
+    exposure::{Exposure, Withdrawn},
+    message::set_link,
     netlink::Socket,
-    removal::Leaving,
+    traces::Traces,
+    turns::{Turns, Work},
 };
 
 /// After the first announcement, these pauses and one more each: a switch or a host that was busy with the first.
 const ANNOUNCE_AGAIN: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(1)];
 
-/// Proxies are compared this often even if no interface was heard of: messages can be lost.
-const RESTORE: Duration = Duration::from_secs(30);
+/// How often, and how many times, a worker of the kernel is waited for.
+const KERNEL: (Duration, u32) = (Duration::from_micros(200), 500);
 
 /// The node's network. Cheap to clone; all clones share one state. Its methods run on the runtime's blocking
 /// threads, in the network namespace that the runtime was started in.
 #[derive(Debug, Clone)]
 pub struct Network {
     exposure: Arc<Exposure>,
-    leaving: Arc<Leaving>,
+    turns: Arc<Turns>,
+    traces: Arc<Traces>,
 }
 
 impl Network {
     /// The network of the namespace this process is in. Fails where netlink or packet sockets cannot be used at all.
     pub fn open() -> Result<Self, NetError> {
         Socket::open(NODE)?;
-        Ok(Self { exposure: Arc::new(Exposure::open()?), leaving: Arc::default() })
+        Ok(Self { exposure: Arc::new(Exposure::open()?), turns: Arc::default(), traces: Arc::default() })
     }
 
     /// Makes the node route for its pods: forwarding for both families (router advertisements that are accepted
@@ -103,35 +106,57 @@ impl Network {
     /// Makes the pair, the pod end in the pod's namespace and down. Repeated for the same container and
     /// namespace it gives the same link. On an error nothing is left.
     pub async fn create(&self, spec: &LinkSpec) -> Result<PodLink, NetError> {
-        let (spec, leaving) = (spec.clone(), self.leaving.clone());
+        let spec = spec.clone();
+        let turn = self.turns.take(&spec.container.host_link(&spec.ifname), Work::Make);
         blocking(move || {
-            leaving.wait_for(&spec.container.host_link(&spec.ifname));
+            turn.wait();
             veth::create(&Socket::open(NODE)?, &spec)
         })
         .await
     }
 
-    /// Addresses, next hop and routes in the pod; host routes on the node. From here on the node and its other
-    /// pods reach the pod; the LAN does not yet. On an error the caller deletes the link, which undoes all of it.
+    /// Addresses, next hop and routes in the pod, its MTU, and the uplink's settings; it ends when the link carries
+    /// packets and the pod takes them. Nobody reaches the pod yet, and an older link with these addresses keeps them. On an error the caller
+    /// deletes the link, which undoes all of it.
     pub async fn configure(&self, link: &PodLink, net: &PodNet) -> Result<Placement, NetError> {
         let (link, net, exposure) = (link.clone(), net.clone(), self.exposure.clone());
-        blocking(move || configure(&exposure, &link, &net)).await
+        let turn = self.turns.take(&link.host_name, Work::Make);
+        blocking(move || {
+            turn.wait();
+            configure(&exposure, &link, &net)
+        })
+        .await
     }
 
-    /// Answers on the uplink for the pod's addresses and tells the LAN: at once, and three times again within two
-    /// seconds for as long as this link has the address.
+    /// Leads the pod's addresses to this link, away from an older one; answers for them on the uplink; and tells the
+    /// LAN: at once, and three times again within two seconds for as long as this link has the address.
     pub async fn expose(&self, link: &PodLink, net: &PodNet, uplink: &Uplink) -> Result<(), NetError> {
-        let (name, addresses, uplink) = (link.host_name.clone(), net.ips().collect::<Vec<_>>(), uplink.clone());
-        let (exposure, index) = (self.exposure.clone(), link.host_index.0);
-        let announced = blocking(move || {
-            let node = Socket::open(NODE)?;
-            veth::wait_until_running(&node, index)?;
-            exposure.expose(&node, &name, &addresses, &uplink)?;
-            Ok((name, addresses, uplink))
+        let (network, link, net, to) = (self.clone(), link.clone(), net.clone(), uplink.clone());
+        let (name, addresses) = (link.host_name.clone(), net.ips().collect());
+        let turn = self.turns.take(&link.host_name, Work::Make);
+        let exposed = blocking(move || {
+            turn.wait();
+            let moved = network.exposure.expose(&Socket::open(NODE)?, &link, &net, &to)?;
+            network.traces.remove(moved);
+            Ok(())
         });
-        let (name, addresses, uplink) = announced.await?;
-        tokio::spawn(repeat(self.clone(), name, addresses, uplink));
+        exposed.await?;
+        tokio::spawn(repeat(self.clone(), name, addresses, uplink.clone()));
         Ok(())
+    }
+
+    /// Leads addresses to a link that had them before and is there still, as [`expose`](Self::expose) does for a new one:
+    /// it turns out to be their holder after all. An uplink that is down is answered on when it comes up.
+    pub async fn take_back(&self, link: &HostLink, addresses: &[IpAddr]) -> Result<(), NetError> {
+        let (network, link, addresses) = (self.clone(), link.clone(), addresses.to_vec());
+        let turn = self.turns.take(&link.name, Work::Make);
+        blocking(move || {
+            turn.wait();
+            let moved = network.exposure.take_back(&Socket::open(NODE)?, &link, &addresses)?;
+            network.traces.remove(moved);
+            Ok(())
+        })
+        .await
     }
 
     /// [`create`](Self::create), [`configure`](Self::configure) and [`expose`](Self::expose) in one, for whoever
@@ -168,23 +193,29 @@ impl Network {
     }
 
     /// Stops answering and routing for a link that stays: the address has a newer holder. Gives the addresses it
-    /// had. A link that is gone has none.
+    /// had. A link that is gone has none but those that were exposed with it.
     pub async fn withdraw(&self, host_name: &IfName) -> Result<Vec<IpAddr>, NetError> {
-        let (name, exposure) = (host_name.clone(), self.exposure.clone());
-        blocking(move || Ok(exposure.withdraw(&Socket::open(NODE)?, &name)?.1)).await
+        let (name, network) = (host_name.clone(), self.clone());
+        let turn = self.turns.take(host_name, Work::Remove);
+        blocking(move || {
+            turn.wait();
+            Ok(network.withdraw_now(&name)?.addresses)
+        })
+        .await
     }
 
     /// Removes a link and all that leads to it. When this returns the LAN is no longer answered and nothing is
     /// routed there; the interfaces themselves, which take the kernel some 20 ms, go in the background
     /// ([`settle`](Self::settle) waits for them). A link that is gone is no error: what may be left of it goes.
     pub async fn delete(&self, host_name: &IfName) -> Result<(), NetError> {
-        let (name, exposure) = (host_name.clone(), self.exposure.clone());
+        let (name, network) = (host_name.clone(), self.clone());
         // Before anything is taken away: an ADD that comes now must not take the link over.
-        let removal = self.leaving.begin(name.clone());
+        let turn = self.turns.take(host_name, Work::Remove);
         blocking(move || {
-            if let (Some(index), _) = exposure.withdraw(&Socket::open(NODE)?, &name)? {
+            turn.wait();
+            if let Some(index) = network.withdraw_now(&name)?.index {
                 // From here, so that it happens even if the caller has gone.
-                Handle::current().spawn_blocking(move || removal.finish(index));
+                Handle::current().spawn_blocking(move || turn.finish(index));
             }
             Ok(())
         })
@@ -193,9 +224,9 @@ impl Network {
 
     /// Waits until a link that was deleted is gone.
     pub async fn gone(&self, host_name: &IfName) -> Result<(), NetError> {
-        let (name, leaving) = (host_name.clone(), self.leaving.clone());
+        let turn = self.turns.take(host_name, Work::Make);
         blocking(move || {
-            leaving.wait_for(&name);
+            turn.wait();
             Ok(())
         })
         .await
@@ -207,11 +238,18 @@ impl Network {
         blocking(move || uplink::choose(&Socket::open(NODE)?, &net)).await
     }
 
-    /// Waits until every link that was deleted is gone.
+    fn withdraw_now(&self, host_name: &IfName) -> Result<Withdrawn, NetError> {
+        let withdrawn = self.exposure.withdraw(&Socket::open(NODE)?, host_name)?;
+        self.traces.remove(withdrawn.addresses.iter().chain(&withdrawn.swept).copied());
+        Ok(withdrawn)
+    }
+
+    /// Waits until every link that was deleted is gone, and every trace of addresses that moved.
     pub async fn settle(&self) -> Result<(), NetError> {
-        let leaving = self.leaving.clone();
+        let network = self.clone();
         blocking(move || {
-            leaving.wait_for_all();
+            network.turns.wait_for_all();
+            network.traces.wait();
             Ok(())
         })
         .await
@@ -225,8 +263,13 @@ impl Network {
     /// Removes proxies that no link of ours stands behind: those of pods whose namespace went without a DEL.
     /// Gives their addresses.
     pub async fn sweep(&self) -> Result<Vec<IpAddr>, NetError> {
-        let exposure = self.exposure.clone();
-        blocking(move || exposure.sweep(&Socket::open(NODE)?)).await
+        let network = self.clone();
+        blocking(move || {
+            let swept = network.exposure.sweep(&Socket::open(NODE)?)?;
+            network.traces.remove(swept.iter().copied());
+            Ok(swept)
+        })
+        .await
     }
 
     /// Puts back, and announces, proxies that the kernel has flushed because an uplink was down. Gives their
@@ -234,43 +277,6 @@ impl Network {
     pub async fn restore(&self) -> Result<Vec<IpAddr>, NetError> {
         let exposure = self.exposure.clone();
         blocking(move || exposure.restore(&Socket::open(NODE)?)).await
-    }
-
-    /// Restores now, whenever an uplink changes, and now and then. It ends with an error or not at all; to be run as
-    /// a task.
-    pub async fn keep_exposed(&self) -> Result<(), NetError> {
-        let broken = |source| NetError::Socket { what: "netlink", source };
-        let (connection, _handle, mut events) = new_multicast_connection(&[MulticastGroup::Link]).map_err(broken)?;
-        let _connection = AbortOnDrop(tokio::spawn(connection));
-        loop {
-            let restored = self.restore().await?;
-            if !restored.is_empty() {
-                tracing::info!(?restored, "an uplink was down; the node answers for these addresses again");
-            }
-            // Only the wait for the next occasion is cut short by the clock, never the work.
-            tokio::time::timeout(RESTORE, self.uplink_change(&mut events)).await.unwrap_or(Ok(()))?;
-        }
-    }
-
-    async fn uplink_change(&self, events: &mut Events) -> Result<(), NetError> {
-        while let Some((message, _)) = events.next().await {
-            let NetlinkPayload::InnerMessage(message) = message.payload else { continue };
-            if LinkFacts::parse(&message).is_some_and(|facts| facts.up && self.exposure.is_uplink(&facts.name)) {
-                return Ok(());
-            }
-        }
-        Err(NetError::Worker("the kernel's messages about interfaces ended".to_owned()))
-    }
-}
-
-type Events = futures::channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, sys::SocketAddr)>;
-
-/// A task that ends with whoever started it.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -290,13 +296,17 @@ fn configure(exposure: &Exposure, link: &PodLink, net: &PodNet) -> Result<Placem
     let uplink = uplink::choose(&node, net)?;
     let mtu = link.spec.mtu.unwrap_or(uplink.mtu);
     let change = (mtu != link.mtu).then_some(mtu);
-    inside.make(link, &netns, change)?;
+    let in_pod = inside.make(link, &netns, change)?;
     if let Some(mtu) = change {
         let message = LinkUnspec::new_with_index(link.host_index.0).mtu(mtu).build();
         node.commit(vec![set_link(message, format!("set the MTU of {} to {mtu}", link.host_name))])?;
     }
-    // Last, because it takes the address from an older sandbox of the pod.
-    exposure.route(&node, link, net)?;
+    exposure.prepare(&uplink)?;
+    if inside.has_v6() {
+        setting::allow_v6(link.host_name.as_str())?;
+    }
+    veth::wait_until_running(&node, link.host_index.0)?;
+    inside.wait_until_local(&in_pod)?;
     Ok(Placement { uplink, mtu })
 }
 
@@ -309,6 +319,18 @@ async fn repeat(network: Network, name: IfName, addresses: Vec<IpAddr>, uplink: 
             Err(error) => tracing::debug!(%error, "an announcement could not be repeated"),
         }
     }
+}
+
+/// Waits for what a worker of the kernel does in its own time. False: it has taken its time too long.
+fn wait_for(done: impl Fn() -> Result<bool, NetError>) -> Result<bool, NetError> {
+    let (pause, tries) = KERNEL;
+    for _ in 0..tries {
+        if done()? {
+            return Ok(true);
+        }
+        std::thread::sleep(pause);
+    }
+    Ok(false)
 }
 
 /// A panic elsewhere leaves what is guarded here as good as it was.

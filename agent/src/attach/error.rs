@@ -41,6 +41,7 @@ impl AttachError {
             },
             Self::Net(error) if error.is_retry() => code::TRY_AGAIN,
             Self::Net(error) if error.is_mistake() => code::INVALID_CONFIG,
+            Self::Net(error) if error.is_environment() => code::INVALID_ENVIRONMENT,
             Self::Net(error) if error.is_gone() => code::UNKNOWN_CONTAINER,
             Self::Net(_) | Self::Datapath(_) => code::INTERNAL,
             Self::Deadline => code::TRY_AGAIN,

@@ -262,7 +262,26 @@ impl Attach {
         let Some(tenant) = self.tenant(link).await? else { return Ok(Vec::new()) };
         let _turn = self.locks.turn(&tenant.pod).await;
         let (finding, _) = self.look_in_turn(&tenant).await?;
-        self.step(Event::Found { link, finding })
+        let ours = matches!(finding.named, Named::Holder { tag, .. } if tag == tenant.container.tag() && finding.alive);
+        let listed = finding.listed.clone();
+        let actions = self.step(Event::Found { link, finding })?;
+        if ours {
+            self.lead_back(link, listed).await?;
+        }
+        Ok(actions)
+    }
+
+    /// Addresses that were led away from a link of the node while it was not known for their holder.
+    async fn lead_back(&self, link: IfIndex, listed: Vec<IpAddr>) -> Result<(), AttachError> {
+        let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) else { return Ok(()) };
+        let ours = |address: &IpAddr| self.bindings().holder(*address) == Some(link);
+        let missing = |address: &IpAddr| !host.addresses.contains(address) && ours(address);
+        let missing: Vec<_> = listed.into_iter().filter(missing).collect();
+        if !missing.is_empty() {
+            tracing::info!(link = %host.name, container = %host.container, addresses = ?missing, "leads to this link again");
+            self.network.take_back(&host, &missing).await?;
+        }
+        Ok(())
     }
 
     /// In the pod's turn no ADD is half done: a holder that the record names has its link.
@@ -318,7 +337,8 @@ impl Attach {
         self.metrics.rebound("Rebound");
         let note = format!("container {} holds the pod's addresses now, at generation {generation}", tenant.container);
         self.tell_pod(&tenant.pod, EventType::Normal, "AddressRebound", "Rebind", &note).await;
-        self.bind_link(link, party, generation, listed)
+        self.bind_link(link, party, generation, listed.iter().copied())?;
+        self.lead_back(link, listed).await
     }
 
     /// The sandbox is dead, and two observations agree: the record loses its holder, the addresses stay.

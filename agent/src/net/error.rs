@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use holdfast_core::id::{IfName, PodName};
 
+use super::netlink::errno;
+
 /// Why a link, an address or a route is not as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
@@ -90,8 +92,11 @@ impl NetError {
     /// Whether the same request may well succeed later, with nobody having changed anything.
     pub fn is_retry(&self) -> bool {
         match self {
-            Self::Refused { source, .. } | Self::Socket { source, .. } => matches!(
-                source.raw_os_error(),
+            Self::Netns { source, .. }
+            | Self::Refused { source, .. }
+            | Self::Socket { source, .. }
+            | Self::Setting { source, .. } => matches!(
+                errno(source),
                 Some(
                     libc::EBUSY
                         | libc::EAGAIN
@@ -112,8 +117,31 @@ impl NetError {
         matches!(self, Self::Netns { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether the runtime's parameters are at fault: `CNI_NETNS` is no pod's network namespace.
+    pub fn is_environment(&self) -> bool {
+        matches!(self, Self::Netns { source, .. }
+            if matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory))
+    }
+
     /// Whether the configuration or the pod is at fault.
     pub fn is_mistake(&self) -> bool {
         matches!(self, Self::NameTaken { .. } | Self::BadUplink { .. } | Self::NoUplink { .. } | Self::Invalid { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_is_too_busy_for_is_tried_again() {
+        let refused = |errno| NetError::Refused { request: String::new(), source: io::Error::from_raw_os_error(errno) };
+        assert!(refused(libc::EBUSY).is_retry());
+        assert!(!refused(libc::EINVAL).is_retry());
+        let netns = |errno| NetError::Netns { path: "/x".into(), source: io::Error::from_raw_os_error(errno) };
+        assert!(netns(libc::EMFILE).is_retry());
+        assert!(netns(libc::ENOENT).is_gone() && !netns(libc::ENOENT).is_environment());
+        assert!(netns(libc::ENOTDIR).is_environment());
+        assert!(!netns(libc::EACCES).is_environment());
     }
 }

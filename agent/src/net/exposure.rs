@@ -1,10 +1,10 @@
 //! Which link the node answers for on the LAN, and with which interface.
 //!
 //! ```text
-//!            route                 expose                 withdraw
-//!   (none) ─────────▶ pending ───────────────▶ exposed ─────────────▶ (none)
-//!                        └───────── withdraw ────────────────────────────▲
-//!   exposed, its proxy flushed by the kernel ── restore ──▶ exposed
+//!              expose                 withdraw
+//!   (none) ─────────────▶ exposed ─────────────▶ (none)
+//!                         exposed ── expose, by a newer link ──▶ exposed
+//!                         exposed, its proxy flushed by the kernel ── restore ──▶ exposed
 //! ```
 //!
 //! The routes and proxies themselves are the kernel's; kept here is what it does not know: whose announcements may
@@ -20,8 +20,8 @@ use std::{
 use holdfast_core::id::IfName;
 
 use super::{
-    NetError, PodAddress, PodLink, PodNet, Uplink, announce::Announcer, host, lock, neighbour::Proxy, netlink::Socket,
-    setting, uplink, veth,
+    HostLink, NetError, PodAddress, PodLink, PodNet, Uplink, announce::Announcer, host, lock, neighbour::Proxy,
+    netlink::Socket, setting, uplink, veth,
 };
 
 /// The state, and the socket for announcements.
@@ -33,8 +33,6 @@ pub(super) struct Exposure {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Routed but not exposed yet: what is being added.
-    pending: HashMap<IpAddr, IfName>,
     exposed: HashMap<IpAddr, Exposed>,
     /// Uplinks whose settings are made, by number: an interface that comes back is another one.
     prepared: HashSet<u32>,
@@ -47,35 +45,72 @@ struct Exposed {
     uplink: IfName,
 }
 
+/// What was taken away from a link.
+#[derive(Debug)]
+pub(super) struct Withdrawn {
+    /// Its number, if it exists.
+    pub(super) index: Option<u32>,
+    /// The addresses it had.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Those of any link that went without having been withdrawn.
+    pub(super) swept: Vec<IpAddr>,
+}
+
 impl Exposure {
     pub(super) fn open() -> Result<Self, NetError> {
         Ok(Self { state: Mutex::default(), announcer: Announcer::open()? })
     }
 
-    /// Leads the addresses to the link, away from an older sandbox of the pod.
-    pub(super) fn route(&self, node: &Socket, link: &PodLink, net: &PodNet) -> Result<(), NetError> {
-        let mut state = lock(&self.state);
-        state.pending.extend(net.ips().map(|address| (address, link.host_name.clone())));
-        host::Plan::new(link, net).make(node)
+    /// Settings that an uplink needs, made once.
+    pub(super) fn prepare(&self, uplink: &Uplink) -> Result<(), NetError> {
+        lock(&self.state).prepare(uplink)
     }
 
-    /// Answers for the addresses and says so.
+    /// Leads the addresses to the link, away from an older sandbox of the pod; answers for them; and says so. Gives
+    /// those that did not lead there before.
     pub(super) fn expose(
         &self,
         node: &Socket,
-        link: &IfName,
-        addresses: &[IpAddr],
+        link: &PodLink,
+        net: &PodNet,
         uplink: &Uplink,
-    ) -> Result<(), NetError> {
+    ) -> Result<Vec<IpAddr>, NetError> {
         let mut state = lock(&self.state);
         state.prepare(uplink)?;
-        let proxy = |&address: &IpAddr| Proxy { address, link: uplink.index.0 }.replace();
-        node.commit(addresses.iter().map(proxy).collect())?;
-        for address in addresses {
-            state.pending.remove(address);
-            state.exposed.insert(*address, Exposed { link: link.clone(), uplink: uplink.name.clone() });
+        let moved = host::Plan::new(link, net).make(node)?;
+        node.commit(net.ips().map(|address| Proxy { address, link: uplink.index.0 }.replace()).collect())?;
+        let exposed = Exposed { link: link.host_name.clone(), uplink: uplink.name.clone() };
+        state.exposed.extend(net.ips().map(|address| (address, exposed.clone())));
+        self.say(uplink, net.ips());
+        Ok(moved)
+    }
+
+    /// The same for a link that was found.
+    pub(super) fn take_back(
+        &self,
+        node: &Socket,
+        link: &HostLink,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, NetError> {
+        let mut state = lock(&self.state);
+        let moved = host::Plan::of((link.index.0, link.pod_mac), addresses.iter().copied()).make(node)?;
+        let proxies = proxied(node)?;
+        for &address in addresses {
+            let master = state.exposed.get(&address).map(|exposed| exposed.uplink.clone());
+            let Some(uplink) = usable(node, address, master, proxies.get(&address).copied())? else { continue };
+            state.prepare(&uplink)?;
+            node.commit(vec![Proxy { address, link: uplink.index.0 }.replace()])?;
+            self.say(&uplink, std::iter::once(address));
+            state.exposed.insert(address, Exposed { link: link.name.clone(), uplink: uplink.name });
         }
-        self.announcer.send(uplink, addresses.iter().copied())
+        Ok(moved)
+    }
+
+    /// Announcements are repeated, and an uplink that is down now is restored when it comes up: none is worth an error.
+    fn say(&self, uplink: &Uplink, addresses: impl Iterator<Item = IpAddr>) {
+        if let Err(error) = self.announcer.send(uplink, addresses) {
+            tracing::warn!(uplink = %uplink.name, %error, "the LAN was not told where an address is");
+        }
     }
 
     /// Says again where those of the addresses are that the link is still exposed with; whether there are any.
@@ -88,52 +123,69 @@ impl Exposure {
         Ok(!ours.is_empty())
     }
 
-    /// Takes away routes and proxies of a link. Gives its number, if it exists, and the addresses it had.
-    pub(super) fn withdraw(&self, node: &Socket, link: &IfName) -> Result<(Option<u32>, Vec<IpAddr>), NetError> {
+    /// Takes away routes, neighbours and proxies of a link.
+    pub(super) fn withdraw(&self, node: &Socket, link: &IfName) -> Result<Withdrawn, NetError> {
         let mut state = lock(&self.state);
-        state.pending.retain(|_, pending| pending != link);
-        state.exposed.retain(|_, exposed| exposed.link != *link);
-        if let Some(facts) = veth::find(node, link)? {
-            return Ok((Some(facts.index), host::withdraw(node, facts.index)?));
-        }
-        // The namespace went first and took the link along; only on the uplink something may be left.
-        host::sweep(node)?;
-        Ok((None, Vec::new()))
+        // First, so that nothing is announced any more whatever comes.
+        let mut lost: Vec<_> = state.exposed.extract_if(|_, exposed| exposed.link == *link).map(|(ip, _)| ip).collect();
+        let (index, mut addresses) = match veth::find(node, link)? {
+            Some(facts) => (Some(facts.index), host::withdraw(node, facts.index)?),
+            None => (None, Vec::new()),
+        };
+        lost.retain(|address| !addresses.contains(address));
+        // The namespace went first and took along the link, or just now its routes; only on the uplink something may
+        // be left.
+        let swept = if index.is_none() || !lost.is_empty() { state.sweep(node)? } else { Vec::new() };
+        addresses.extend(lost);
+        Ok(Withdrawn { index, addresses, swept })
     }
 
     /// Removes proxies that no link stands behind.
     pub(super) fn sweep(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
-        let mut state = lock(&self.state);
-        let swept = host::sweep(node)?;
-        state.exposed.retain(|address, _| !swept.contains(address));
-        Ok(swept)
+        lock(&self.state).sweep(node)
     }
 
     /// Puts back proxies that the kernel has flushed, as it does when an interface goes down (and, before 6.6 or so,
-    /// when it loses its carrier), and says so to the LAN. After a restart it also learns what is there.
+    /// when it loses its carrier), and says so to the LAN. After a restart it also learns what is there. An address
+    /// that cannot be restored does not keep the others from it.
     pub(super) fn restore(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
         let mut state = lock(&self.state);
-        let proxies: HashMap<_, _> =
-            host::proxies(node)?.into_iter().map(|proxy| (proxy.address, proxy.link)).collect();
+        let proxies = proxied(node)?;
         let mut restored = Vec::new();
         for link in host::links(node)? {
-            for address in link.addresses {
-                let known = state.exposed.get(&address).filter(|exposed| exposed.link == link.name);
-                if state.pending.contains_key(&address) || (known.is_some() && proxies.contains_key(&address)) {
-                    continue;
+            for &address in &link.addresses {
+                match self.restore_one(&mut state, node, (address, &link.name), proxies.get(&address).copied()) {
+                    Ok(true) => restored.push(address),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(%address, link = %link.name, %error, "not answered for; tried again"),
                 }
-                let master = known.map(|exposed| exposed.uplink.clone());
-                let Some(uplink) = usable(node, address, master, proxies.get(&address).copied())? else { continue };
-                state.prepare(&uplink)?;
-                if !proxies.contains_key(&address) {
-                    node.commit(vec![Proxy { address, link: uplink.index.0 }.replace()])?;
-                    self.announcer.send(&uplink, std::iter::once(address))?;
-                    restored.push(address);
-                }
-                state.exposed.insert(address, Exposed { link: link.name.clone(), uplink: uplink.name });
             }
         }
         Ok(restored)
+    }
+
+    /// Whether the proxy was missing, and is there again.
+    fn restore_one(
+        &self,
+        state: &mut State,
+        node: &Socket,
+        (address, link): (IpAddr, &IfName),
+        proxied: Option<u32>,
+    ) -> Result<bool, NetError> {
+        let known = state.exposed.get(&address).filter(|exposed| exposed.link == *link);
+        if known.is_some() && proxied.is_some() {
+            return Ok(false);
+        }
+        let master = known.map(|exposed| exposed.uplink.clone());
+        let Some(uplink) = usable(node, address, master, proxied)? else { return Ok(false) };
+        state.prepare(&uplink)?;
+        let missing = proxied.is_none();
+        if missing {
+            node.commit(vec![Proxy { address, link: uplink.index.0 }.replace()])?;
+            self.say(&uplink, std::iter::once(address));
+        }
+        state.exposed.insert(address, Exposed { link: link.clone(), uplink: uplink.name });
+        Ok(missing)
     }
 
     /// Whether an interface is an uplink that something is exposed on.
@@ -143,6 +195,12 @@ impl Exposure {
 }
 
 impl State {
+    fn sweep(&mut self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
+        let swept = host::sweep(node)?;
+        self.exposed.retain(|address, _| !swept.contains(address));
+        Ok(swept)
+    }
+
     fn prepare(&mut self, uplink: &Uplink) -> Result<(), NetError> {
         if !self.prepared.contains(&uplink.index.0) {
             setting::prepare_uplink(uplink.name.as_str())?;
@@ -150,6 +208,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// On which interface the node answers for each address.
+fn proxied(node: &Socket) -> Result<HashMap<IpAddr, u32>, NetError> {
+    Ok(host::proxies(node)?.into_iter().map(|proxy| (proxy.address, proxy.link)).collect())
 }
 
 /// The uplink for an address that is routed already: where its proxy is, else where it was, else the one an ADD

@@ -4,7 +4,10 @@
 //! now. When a newer sandbox of the same pod takes an address over, its host route replaces the old one, and from
 //! then on the old link's removal no longer concerns the address: make before break.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use holdfast_core::id::{IfIndex, IfName};
 use ipnet::IpNet;
@@ -13,8 +16,8 @@ use rtnetlink::packet_route::AddressFamily;
 use super::{
     HostLink, Mac, NetError, PodLink, PodNet,
     message::LinkFacts,
-    neighbour::{Neighbour, Proxy},
-    netlink::{Intent, Request, Socket, errno},
+    neighbour::{Entry, Neighbour, Proxy},
+    netlink::{Intent, Reply, Request, Socket, errno},
     route::{FoundRoute, Route},
     veth,
 };
@@ -27,17 +30,34 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(link: &PodLink, net: &PodNet) -> Self {
-        let index = link.host_index.0;
-        let route = |ip: IpAddr| Route { dst: ip.into(), via: None, link: index, source: None };
-        let neighbour = |address| Neighbour { address, link: index, mac: link.pod_mac };
-        Self { routes: net.ips().map(route).collect(), neighbours: net.ips().map(neighbour).collect() }
+        Self::of((link.host_index.0, link.pod_mac), net.ips())
     }
 
-    /// Neighbours first: with the route the address is live, and its first packet should find them.
-    pub(super) fn make(&self, node: &Socket) -> Result<(), NetError> {
+    pub(super) fn of((link, mac): (u32, Mac), addresses: impl Iterator<Item = IpAddr>) -> Self {
+        let route = |ip: IpAddr| Route { dst: ip.into(), via: None, link, source: None };
+        let neighbour = |address| Neighbour { address, link, mac };
+        let (routes, neighbours) = addresses.map(|ip| (route(ip), neighbour(ip))).unzip();
+        Self { routes, neighbours }
+    }
+
+    /// Gives the addresses that did not lead to the link before. Neighbours first: with the route the address is live,
+    /// and its first packet should find them.
+    pub(super) fn make(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
+        let lookups = self.routes.iter().map(|route| Route::lookup(route.dst.addr()));
         let neighbours = self.neighbours.iter().map(|neighbour| neighbour.replace());
         let routes = self.routes.iter().map(|route| route.make(Intent::Replace));
-        node.commit(neighbours.chain(routes).collect())
+        let requests: Vec<_> = lookups.chain(neighbours).chain(routes).collect();
+        let mut replies = node.exchange(&requests)?;
+        let made = replies.split_off(self.routes.len());
+        for (reply, request) in made.into_iter().zip(&requests[self.routes.len()..]) {
+            reply.error.map_or(Ok(()), |source| Err(node.refused(request.what(), source)))?;
+        }
+        // An address that led nowhere is an error of its lookup alone.
+        let led_here = |reply: &Reply, route: &Route| {
+            reply.messages.iter().find_map(Route::leads_to).is_some_and(|link| link == route.link)
+        };
+        let moved = replies.iter().zip(&self.routes).filter(|(reply, route)| !led_here(reply, route));
+        Ok(moved.map(|(_, route)| route.dst.addr()).collect())
     }
 }
 
@@ -71,8 +91,25 @@ pub(super) fn proxies(node: &Socket) -> Result<Vec<Proxy>, NetError> {
     Ok(node.dump(&Proxy::all(), "list proxied addresses")?.iter().filter_map(Proxy::parse_ours).collect())
 }
 
+/// The neighbour table: of one link, or all of it. A link that is gone has none.
+pub(super) fn neighbours(node: &Socket, link: Option<u32>) -> Result<Vec<Entry>, NetError> {
+    match node.dump(&Entry::all(link), "list neighbours") {
+        Ok(found) => {
+            let found = found.iter().filter_map(Entry::parse);
+            Ok(found.filter(|entry| link.is_none_or(|link| entry.link == link)).collect())
+        }
+        Err(NetError::Refused { source, .. }) if errno(&source) == Some(libc::ENODEV) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Which link of ours each address leads to.
+pub(super) fn holders(node: &Socket) -> Result<HashMap<IpAddr, u32>, NetError> {
+    Ok(host_routes(node, None)?.into_iter().map(|route| (route.dst.addr(), route.link)).collect())
+}
+
 /// Takes away what leads to a link, and the proxies for it: from then on the LAN is no longer answered for its
-/// addresses. Gives the addresses.
+/// addresses. Gives the addresses. Neighbours also go for those that a newer link has taken meanwhile.
 pub(super) fn withdraw(node: &Socket, link: u32) -> Result<Vec<IpAddr>, NetError> {
     let routes = host_routes(node, Some(link))?;
     let addresses: Vec<_> = routes.iter().map(|route| route.dst.addr()).collect();
@@ -82,6 +119,7 @@ pub(super) fn withdraw(node: &Socket, link: u32) -> Result<Vec<IpAddr>, NetError
         requests.extend(stale.map(Proxy::remove));
     }
     requests.extend(routes.into_iter().map(Route::remove));
+    requests.extend(neighbours(node, Some(link))?.into_iter().filter(|entry| entry.ours).map(Entry::remove));
     node.commit(requests)?;
     Ok(addresses)
 }

@@ -26,6 +26,7 @@ impl Neighbour {
         let mut message = neighbour(self.address, self.link);
         message.header.state = NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(self.mac.0.to_vec()));
+        message.attributes.push(NeighbourAttribute::Protocol(PROTOCOL));
         Request::new(
             Intent::Replace,
             RouteNetlinkMessage::NewNeighbour(message),
@@ -48,6 +49,40 @@ impl Neighbour {
     pub(super) fn all(link: u32) -> RouteNetlinkMessage {
         let mut message = NeighbourMessage::default();
         message.attributes.push(NeighbourAttribute::IfIndex(link));
+        RouteNetlinkMessage::GetNeighbour(message)
+    }
+}
+
+/// An entry of the neighbour table, whoever made it: somebody, or the kernel that has asked for the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) address: IpAddr,
+    pub(super) link: u32,
+    pub(super) ours: bool,
+    pub(super) permanent: bool,
+}
+
+impl Entry {
+    pub(super) fn remove(self) -> Request {
+        let what = format!("forget neighbour {} of interface {}", self.address, self.link);
+        let message = neighbour(self.address, self.link);
+        Request::new(Intent::Remove, RouteNetlinkMessage::DelNeighbour(message), what)
+    }
+
+    pub(super) fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
+        let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+        Some(Self {
+            address: destination(message)?,
+            link: message.header.ifindex,
+            ours: message.attributes.contains(&NeighbourAttribute::Protocol(PROTOCOL)),
+            permanent: message.header.state == NeighbourState::Permanent,
+        })
+    }
+
+    /// Those of one link, or of all.
+    pub(super) fn all(link: Option<u32>) -> RouteNetlinkMessage {
+        let mut message = NeighbourMessage::default();
+        message.attributes.extend(link.map(NeighbourAttribute::IfIndex));
         RouteNetlinkMessage::GetNeighbour(message)
     }
 }

@@ -1,10 +1,10 @@
-//! A blocking rtnetlink socket that sends many requests at once.
+//! A blocking netlink socket that sends many requests at once: rtnetlink's, unless its type says another.
 //!
 //! The kernel works on rtnetlink requests inside `send`, holding the RTNL mutex: an "asynchronous" socket would
 //! block the runtime's thread just the same. So everything here blocks and is called from blocking threads, and
 //! what belongs together goes out in one `send`.
 
-use std::{io, time::Duration};
+use std::{io, marker::PhantomData, time::Duration};
 
 use nix::sys::{
     socket::{setsockopt, sockopt::ReceiveTimeout},
@@ -13,7 +13,8 @@ use nix::sys::{
 use rtnetlink::{
     packet_core::{
         DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE,
-        NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla, NlasIterator, Parseable,
+        NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Nla,
+        NlasIterator, Parseable,
     },
     packet_route::RouteNetlinkMessage,
     sys::{self, protocols::NETLINK_ROUTE},
@@ -43,16 +44,21 @@ pub(super) enum Intent {
     Remove,
 }
 
+/// What a socket sends and receives.
+pub(super) trait Protocol: NetlinkSerializable + NetlinkDeserializable + Clone {}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Protocol for M {}
+
 /// One request, with the words for its error.
 #[derive(Debug)]
-pub(super) struct Request {
-    message: RouteNetlinkMessage,
+pub(super) struct Request<M = RouteNetlinkMessage> {
+    message: M,
     intent: Intent,
     what: String,
 }
 
-impl Request {
-    pub(super) fn new(intent: Intent, message: RouteNetlinkMessage, what: impl Into<String>) -> Self {
+impl<M> Request<M> {
+    pub(super) fn new(intent: Intent, message: M, what: impl Into<String>) -> Self {
         Self { message, intent, what: what.into() }
     }
 
@@ -81,13 +87,19 @@ impl Request {
 }
 
 /// What came back for one request.
-#[derive(Debug, Default)]
-pub(super) struct Reply {
-    pub(super) messages: Vec<RouteNetlinkMessage>,
+#[derive(Debug)]
+pub(super) struct Reply<M = RouteNetlinkMessage> {
+    pub(super) messages: Vec<M>,
     pub(super) error: Option<io::Error>,
 }
 
-impl Reply {
+impl<M> Default for Reply<M> {
+    fn default() -> Self {
+        Self { messages: Vec::new(), error: None }
+    }
+}
+
+impl<M> Reply<M> {
     pub(super) fn errno(&self) -> Option<i32> {
         self.error.as_ref().and_then(errno)
     }
@@ -99,18 +111,26 @@ pub(super) fn errno(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(explained)
 }
 
-/// An rtnetlink socket, bound to the namespace it was opened in for ever.
-pub(super) struct Socket {
-    socket: sys::Socket,
+/// A netlink socket, bound to the namespace it was opened in for ever.
+pub(super) struct Socket<M = RouteNetlinkMessage> {
+    kernel: sys::Socket,
     /// For messages: "on this node" or "in /run/netns/…".
     place: String,
+    speaks: PhantomData<M>,
 }
 
 impl Socket {
-    /// A socket in the calling thread's network namespace.
+    /// An rtnetlink socket in the calling thread's network namespace.
     pub(super) fn open(place: impl Into<String>) -> Result<Self, NetError> {
+        Self::open_protocol(NETLINK_ROUTE, place)
+    }
+}
+
+impl<M: Protocol> Socket<M> {
+    /// A socket of one of netlink's protocols in the calling thread's network namespace.
+    pub(super) fn open_protocol(protocol: isize, place: impl Into<String>) -> Result<Self, NetError> {
         let open = || -> io::Result<sys::Socket> {
-            let mut socket = sys::Socket::new(NETLINK_ROUTE)?;
+            let mut socket = sys::Socket::new(protocol)?;
             socket.bind_auto()?;
             socket.connect(&sys::SocketAddr::new(0, 0))?;
             // The kernel says in words what it dislikes, and need not send our own request back.
@@ -121,13 +141,13 @@ impl Socket {
             setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE.as_secs().cast_signed()))?;
             Ok(socket)
         };
-        let socket = open().map_err(broken)?;
-        Ok(Self { socket, place: place.into() })
+        let kernel = open().map_err(broken)?;
+        Ok(Self { kernel, place: place.into(), speaks: PhantomData })
     }
 
     /// Carries out all requests, in order. The kernel goes on after one that failed, so on an error the caller
     /// undoes the lot; the error is the first one's.
-    pub(super) fn commit(&self, requests: Vec<Request>) -> Result<(), NetError> {
+    pub(super) fn commit(&self, requests: Vec<Request<M>>) -> Result<(), NetError> {
         self.exchange(&requests)?.into_iter().zip(requests).try_for_each(|(reply, request)| match reply.error {
             Some(source) => Err(self.refused(&request.what, source)),
             None => Ok(()),
@@ -136,7 +156,7 @@ impl Socket {
 
     /// Carries out all requests and says how each one went. An error that leaves things as they were wanted
     /// is none.
-    pub(super) fn exchange(&self, requests: &[Request]) -> Result<Vec<Reply>, NetError> {
+    pub(super) fn exchange(&self, requests: &[Request<M>]) -> Result<Vec<Reply<M>>, NetError> {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
@@ -161,30 +181,30 @@ impl Socket {
     }
 
     /// All objects of a kind. The message's header and attributes are the filter, as far as the kernel has one.
-    pub(super) fn dump(&self, message: &RouteNetlinkMessage, what: &str) -> Result<Vec<RouteNetlinkMessage>, NetError> {
-        for _ in 1..DUMP_TRIES {
-            let (messages, interrupted) = self.dump_once(message, what)?;
-            if !interrupted {
-                return Ok(messages);
+    pub(super) fn dump(&self, message: &M, what: &str) -> Result<Vec<M>, NetError> {
+        let mut tries = 1;
+        loop {
+            let mut found = Vec::new();
+            let interrupted = self.for_each(message, what, |inner| found.push(inner))?;
+            // The tables never stand still on a busy node; the last reading may lack what changed meanwhile.
+            if !interrupted || tries == DUMP_TRIES {
+                return Ok(found);
             }
+            tries += 1;
         }
-        // The tables never stand still on a busy node; the last reading may lack what changed meanwhile.
-        Ok(self.dump_once(message, what)?.0)
     }
 
-    fn dump_once(
-        &self,
-        message: &RouteNetlinkMessage,
-        what: &str,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetError> {
+    /// Hands over all objects of a kind one by one, for tables that nobody wants in memory as a whole. Whether
+    /// other changes ran through it.
+    pub(super) fn for_each(&self, message: &M, what: &str, mut each: impl FnMut(M)) -> Result<bool, NetError> {
         self.send([(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)].into_iter()).map_err(broken)?;
-        let (mut found, mut interrupted) = (Vec::new(), false);
+        let mut interrupted = false;
         loop {
             for message in self.receive().map_err(broken)? {
                 interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => found.push(inner),
-                    NetlinkPayload::Done(done) if done.code == 0 => return Ok((found, interrupted)),
+                    NetlinkPayload::InnerMessage(inner) => each(inner),
+                    NetlinkPayload::Done(done) if done.code == 0 => return Ok(interrupted),
                     NetlinkPayload::Done(done) => {
                         return Err(self.refused(what, io::Error::from_raw_os_error(-done.code)));
                     }
@@ -204,10 +224,10 @@ impl Socket {
     }
 
     /// Sends messages as one datagram, numbered from 1.
-    fn send(&self, messages: impl Iterator<Item = (RouteNetlinkMessage, u16)>) -> io::Result<()> {
+    fn send(&self, messages: impl Iterator<Item = (M, u16)>) -> io::Result<()> {
         let mut datagram = Vec::with_capacity(2048);
         for (sequence, (inner, flags)) in (1..).zip(messages) {
-            let mut message = NetlinkMessage::from(inner);
+            let mut message = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(inner));
             message.header.flags = flags;
             message.header.sequence_number = sequence;
             message.finalize();
@@ -215,14 +235,14 @@ impl Socket {
             datagram.resize(start + message.buffer_len().next_multiple_of(4), 0);
             message.serialize(&mut datagram[start..]);
         }
-        self.socket.send(&datagram, 0).map(drop)
+        self.kernel.send(&datagram, 0).map(drop)
     }
 
     /// The messages of one datagram. One that cannot be decoded (a newer kernel's attribute) is left out: for an
     /// answer that was asked for, its absence is noticed where it is missed.
-    fn receive(&self) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+    fn receive(&self) -> io::Result<Vec<NetlinkMessage<M>>> {
         let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
-        self.socket.recv(&mut buffer, 0)?;
+        self.kernel.recv(&mut buffer, 0)?;
         let mut messages = Vec::new();
         let mut rest = &buffer[..];
         while let Some(length) = rest.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes) as usize) {
@@ -238,11 +258,11 @@ impl Socket {
 }
 
 /// The request that a message answers, by its number.
-fn slot<'a>(
+fn slot<'a, M>(
     header: &NetlinkHeader,
-    replies: &'a mut [Reply],
-    requests: &'a [Request],
-) -> Option<(&'a mut Reply, &'a Request)> {
+    replies: &'a mut [Reply<M>],
+    requests: &'a [Request<M>],
+) -> Option<(&'a mut Reply<M>, &'a Request<M>)> {
     let index = (header.sequence_number as usize).checked_sub(1)?;
     Some((replies.get_mut(index)?, requests.get(index)?))
 }

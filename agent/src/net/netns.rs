@@ -39,6 +39,9 @@ impl Netns {
     pub fn open(path: &Path) -> Result<Self, NetError> {
         let wrong = |source| NetError::Netns { path: path.to_owned(), source };
         let netns = Self { file: File::open(path).map_err(wrong)?, path: path.to_owned() };
+        if !is_network_namespace(&netns.file).map_err(wrong)? {
+            return Err(wrong(io::Error::new(io::ErrorKind::InvalidInput, "it is not a network namespace")));
+        }
         let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
         let own = File::open("/proc/thread-self/ns/net").and_then(|file| identity(&file)).map_err(wrong)?;
         if identity(&netns.file).map_err(wrong)? == own {
@@ -93,5 +96,18 @@ impl Netns {
 
     fn wrong(&self, source: io::Error) -> NetError {
         NetError::Netns { path: self.path.clone(), source }
+    }
+}
+
+/// Asked before anything is done, because what the kernel says later names neither the path nor the reason. A file that
+/// is no namespace at all does not know the question.
+fn is_network_namespace(file: &File) -> io::Result<bool> {
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and NS_GET_NSTYPE takes no argument.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    match nix::errno::Errno::result(kind) {
+        Ok(kind) => Ok(kind == libc::CLONE_NEWNET),
+        Err(nix::errno::Errno::ENOTTY) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }

@@ -14,7 +14,7 @@ use super::{
     neighbour::Neighbour,
     netlink::{Intent, Socket},
     route::Route,
-    setting::Setting,
+    setting, wait_for,
 };
 
 /// The IPv4 next hop of every pod: no machine has it, every host end answers to its MAC.
@@ -67,8 +67,8 @@ impl Plan {
     }
 
     /// Makes it, in one `send`. What is there already stays: another interface of the pod may have its default
-    /// route, and a repeated ADD finds all of it.
-    pub(super) fn make(&self, link: &PodLink, netns: &Netns, mtu: Option<u32>) -> Result<(), NetError> {
+    /// route, and a repeated ADD finds all of it. Gives the socket in the namespace.
+    pub(super) fn make(&self, link: &PodLink, netns: &Netns, mtu: Option<u32>) -> Result<Socket, NetError> {
         let socket = self.enter(link, netns)?;
         let index = link.pod_index.0;
         let mut requests = vec![set_link(LinkUnspec::new_with_name("lo").up().build(), "bring up lo")];
@@ -80,17 +80,35 @@ impl Plan {
         requests.extend(self.addresses.iter().map(|address| address.ensure()));
         requests.extend(self.neighbours.iter().map(|neighbour| neighbour.replace()));
         requests.extend(self.routes.iter().map(|route| route.make(Intent::Ensure)));
-        socket.commit(requests)
+        socket.commit(requests)?;
+        Ok(socket)
+    }
+
+    /// Waits until the pod takes packets for its IPv6 addresses. Also without duplicate address detection it is a worker of
+    /// the kernel that makes an address's local route (`addrconf_dad_work`), and it has to wait for the RTNL mutex.
+    pub(super) fn wait_until_local(&self, inside: &Socket) -> Result<(), NetError> {
+        let addresses = self.addresses.iter().map(|address| address.address.addr());
+        let lookups: Vec<_> = addresses.filter(IpAddr::is_ipv6).map(Route::lookup).collect();
+        let are_local = || {
+            let replies = inside.exchange(&lookups)?;
+            Ok(replies.iter().all(|reply| reply.messages.iter().any(Route::is_local)))
+        };
+        if !wait_for(are_local)? {
+            tracing::warn!(addresses = ?self.addresses, "a pod does not take packets for its addresses yet");
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_v6(&self) -> bool {
+        self.addresses.iter().any(|address| address.address.addr().is_ipv6())
     }
 
     /// A socket in the pod's namespace; on the way in, IPv6 is switched on for the interface if it has to be: some
     /// runtimes switch it off in every new namespace.
     fn enter(&self, link: &PodLink, netns: &Netns) -> Result<Socket, NetError> {
-        let v6 = self.addresses.iter().any(|address| address.address.addr().is_ipv6());
-        let setting = format!("ipv6/conf/{}/disable_ipv6", link.spec.ifname);
         netns.run(|| {
-            if v6 {
-                Setting::new(setting).ensure("0")?;
+            if self.has_v6() {
+                setting::allow_v6(link.spec.ifname.as_str())?;
             }
             Socket::open(format!("in {}", netns.path().display()))
         })?

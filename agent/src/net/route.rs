@@ -69,6 +69,29 @@ impl Route {
         message
     }
 
+    /// Asks where what is for an address goes.
+    pub(super) fn lookup(address: IpAddr) -> Request {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(address);
+        message.header.destination_prefix_length = IpNet::from(address).prefix_len();
+        message.attributes.push(RouteAttribute::Destination(address.into()));
+        Request::new(Intent::Change, RouteNetlinkMessage::GetRoute(message), format!("look up {address}"))
+    }
+
+    /// The answer: into the machine itself.
+    pub(super) fn is_local(message: &RouteNetlinkMessage) -> bool {
+        matches!(message, RouteNetlinkMessage::NewRoute(message) if message.header.kind == RouteType::Local)
+    }
+
+    /// The answer: the interface's number.
+    pub(super) fn leads_to(message: &RouteNetlinkMessage) -> Option<u32> {
+        let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+        message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+    }
+
     /// The kernel filters by interface and protocol from 4.20 on; the reader does in any case.
     pub(super) fn all(family: AddressFamily, link: Option<u32>, ours: bool) -> RouteNetlinkMessage {
         let mut message = RouteMessage::default();

@@ -1,6 +1,9 @@
 //! Kernel settings below `/proc/sys/net`, of the namespace of the thread that reads or writes them.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::NetError;
 
@@ -49,27 +52,48 @@ pub(super) fn prepare_node() -> Result<(), NetError> {
     Setting::new("ipv6/conf/all/proxy_ndp").ensure("1")
 }
 
-/// A forwarding node ignores router advertisements unless `accept_ra` is 2; with 1 it would lose its own default
-/// route the moment forwarding goes on.
 fn keep_router_advertisements() -> Result<(), NetError> {
     let conf = PathBuf::from("/proc/sys/net/ipv6/conf");
     let wrong = |source| NetError::Setting { path: conf.clone(), source };
     for entry in fs::read_dir(&conf).map_err(wrong)? {
         let name = entry.map_err(wrong)?.file_name();
-        let accept = Setting(conf.join(&name).join("accept_ra"));
         // `all` and `default` would change interfaces that others bring later.
-        if name != "all" && name != "default" && accept.get()?.as_deref() == Some("1") {
-            accept.ensure("2")?;
+        if name != "all" && name != "default" {
+            keep_router_advertisements_on(&conf.join(&name))?;
         }
     }
     Ok(())
 }
 
-/// What an interface needs for the node to answer on it for its pods. The kernel answers proxied ARP only where
+/// A forwarding interface ignores router advertisements unless `accept_ra` is 2; with 1 the node would lose its own
+/// default route the moment forwarding goes on.
+fn keep_router_advertisements_on(interface: &Path) -> Result<(), NetError> {
+    let accept = Setting(interface.join("accept_ra"));
+    if accept.get()?.as_deref() == Some("1") { accept.ensure("2") } else { Ok(()) }
+}
+
+/// What the host end of a pod's link needs, whatever the node has for interfaces to come. Forwarding alone does not keep
+/// a router advertisement out where `accept_ra` is 2 by default; a pod must never become the node's router.
+pub(super) fn prepare_host_end(name: &str) -> Result<(), NetError> {
+    Setting::new(format!("ipv4/conf/{name}/forwarding")).ensure("1")?;
+    Setting::new(format!("ipv6/conf/{name}/accept_ra")).ensure("0")
+}
+
+/// Routes of a family lead only to an interface that has it.
+pub(super) fn allow_v6(name: &str) -> Result<(), NetError> {
+    Setting::new(format!("ipv6/conf/{name}/disable_ipv6")).ensure("0")
+}
+
+/// What an interface needs for the node to answer on it for its pods. The kernel answers for others only where
 /// forwarding is on, and delays the answer by up to 0.8 s unless `proxy_delay` is 0.
 pub(super) fn prepare_uplink(name: &str) -> Result<(), NetError> {
     Setting::new(format!("ipv4/conf/{name}/forwarding")).ensure("1")?;
     Setting::new(format!("ipv4/neigh/{name}/proxy_delay")).ensure("0")?;
+    let forwarding = Setting::new(format!("ipv6/conf/{name}/forwarding"));
+    if forwarding.get()?.as_deref() == Some("0") {
+        keep_router_advertisements_on(&Path::new("/proc/sys/net/ipv6/conf").join(name))?;
+        forwarding.ensure("1")?;
+    }
     Setting::new(format!("ipv6/conf/{name}/proxy_ndp")).ensure("1")?;
     Setting::new(format!("ipv6/neigh/{name}/proxy_delay")).ensure("0")
 }

@@ -1,6 +1,6 @@
 //! Making, finding and removing a pod's veth pair. All of this blocks.
 
-use std::{io, time::Duration};
+use std::io;
 
 use holdfast_core::id::{ContainerId, IfIndex, IfName, PodName};
 use rtnetlink::{
@@ -15,7 +15,7 @@ use super::{
     LinkSpec, Mac, NetError, Netns, PodLink,
     message::{LinkFacts, set_link},
     netlink::{Intent, Reply, Request, Socket},
-    setting::Setting,
+    setting, wait_for,
 };
 
 /// What `ip link show` says about a link of ours: `holdfast <container> <interface> <namespace>/<pod>`. It is also
@@ -68,13 +68,16 @@ fn make(node: &Socket, spec: &LinkSpec, host_name: &IfName, netns: &Netns) -> Re
             Err(NetError::NameTaken { pod: spec.pod.clone(), ifname: spec.ifname.clone(), netns: spec.netns.clone() })
         }
         facts => {
+            let made = replies[0].error.is_none();
             let first_error =
                 replies.iter_mut().zip(&requests).find_map(|(reply, request)| failure(node, reply, request));
             match (first_error, facts) {
                 (None, Some(facts)) => Ok(Made::New(facts)),
                 (error, facts) => {
-                    // Half a link is none.
-                    facts.map_or(Ok(()), |facts| remove(node, facts.index))?;
+                    // Half a link is none. One that this request did not make is the container's, and stays.
+                    if let Some(facts) = facts.filter(|_| made) {
+                        remove(node, facts.index)?;
+                    }
                     Err(error.unwrap_or_else(|| node.refused(&words(spec, host_name), io::ErrorKind::NotFound.into())))
                 }
             }
@@ -120,9 +123,7 @@ fn description(spec: &LinkSpec, host_name: &IfName) -> rtnetlink::packet_route::
 
 /// The link as the caller knows it.
 fn finish(spec: &LinkSpec, host_name: IfName, facts: &LinkFacts) -> Result<PodLink, NetError> {
-    // Forwarding alone does not keep a router advertisement out where `accept_ra` is 2 by default; a pod must
-    // never become the node's router.
-    Setting::new(format!("ipv6/conf/{host_name}/accept_ra")).ensure("0")?;
+    setting::prepare_host_end(host_name.as_str())?;
     Ok(PodLink {
         host_index: IfIndex(facts.index),
         host_mac: Mac::of_host(&host_name),
@@ -161,21 +162,14 @@ fn read(socket: &Socket, message: RouteNetlinkMessage, what: &str) -> Result<Opt
     }
 }
 
-/// How often and how long to wait for a host end to run.
-const RUNNING: (Duration, u32) = (Duration::from_micros(200), 500);
-
 /// Waits until the host end sends. It came up before its peer did, so it gets its carrier later, and a worker of the
 /// kernel has to notice that (linkwatch); until then what is sent to the pod is dropped. Mostly that has happened
 /// when this is called; behind a namespace that is being taken apart it takes milliseconds.
 pub(super) fn wait_until_running(socket: &Socket, index: u32) -> Result<(), NetError> {
-    let (pause, tries) = RUNNING;
-    for _ in 0..tries {
-        if find_index(socket, index)?.is_none_or(|facts| facts.running) {
-            return Ok(());
-        }
-        std::thread::sleep(pause);
+    let runs = || Ok(find_index(socket, index)?.is_none_or(|facts| facts.running));
+    if !wait_for(runs)? {
+        tracing::warn!(index, "a pod's link has no carrier yet; its first packets may be lost");
     }
-    tracing::warn!(index, "a pod's link has no carrier yet; its first packets may be lost");
     Ok(())
 }
 

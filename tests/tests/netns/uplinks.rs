@@ -1,0 +1,127 @@
+//! The node's uplinks, and what it answers for on them.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use holdfast_agent::net::{LinkSpec, Mac, Network, PodAddress};
+use holdfast_tests::netns::Host;
+
+use crate::{V4, V6, lan, pod_net, spec};
+
+#[test]
+fn proxies_without_a_link_are_swept_and_an_administrators_stay() -> Result<()> {
+    let (_lan, _machine, node, network) = lan()?;
+    node.ip("neigh add proxy 172.22.50.1 dev eth0 protocol 72")?;
+    node.ip("neigh add proxy 172.22.50.2 dev eth0")?;
+    let pod = Host::new("pod")?;
+    node.block_on(async || {
+        network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        assert_eq!(network.sweep().await?, ["172.22.50.1".parse::<IpAddr>()?]);
+        Ok(())
+    })?;
+    let left = node.ip("neigh show proxy")?;
+    assert!(left.contains("172.22.50.2") && left.contains(V4) && !left.contains("172.22.50.1"), "{left}");
+    Ok(())
+}
+
+#[test]
+fn an_uplink_that_was_down_is_answered_on_again() -> Result<()> {
+    let (lan, machine, node, network) = lan()?;
+    let pod = Host::new("pod")?;
+    node.block_on(async || {
+        let kept = network.clone();
+        tokio::spawn(async move { panic!("{:?}", kept.keep_exposed().await) });
+        network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        // Going down flushes the proxies of the interface; without its carrier some kernels do as well.
+        node.ip("link set eth0 down")?;
+        anyhow::ensure!(node.ip("neigh show proxy")?.is_empty(), "the kernel keeps proxies now?");
+        node.ip("link set eth0 up")?;
+        reached(&machine).await?;
+        lan.cable(&node, "eth0", false)?;
+        lan.cable(&node, "eth0", true)?;
+        reached(&machine).await
+    })?;
+    // An agent that starts anew, after the interface was down without one.
+    node.ip("link set eth0 down")?;
+    node.ip("link set eth0 up")?;
+    let restarted = node.run(Network::open)??;
+    node.block_on(async || {
+        let restored = restarted.restore().await?;
+        assert_eq!(restored, [V4.parse::<IpAddr>()?, V6.parse()?]);
+        assert!(restarted.restore().await?.is_empty());
+        Ok(())
+    })?;
+    machine.ping(V4)
+}
+
+/// Waits until the machine reaches the pod with both families, leaving the runtime free meanwhile.
+async fn reached(machine: &Host) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let answer = machine.ping(V4).and_then(|()| machine.ping(V6));
+        if answer.is_ok() || Instant::now() > deadline {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn the_uplinks_mtu_is_the_pods() -> Result<()> {
+    let (_lan, _machine, node, network) = lan()?;
+    node.ip("link set eth0 mtu 1400")?;
+    let (pod, fixed) = (Host::new("pod")?, Host::new("fixed")?);
+    let mut other = pod_net();
+    other.addresses = vec![PodAddress { address: "172.22.40.9/16".parse()?, gateway: None }];
+    node.block_on(async || {
+        let (link, placement) = network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        assert_eq!(placement.mtu, 1400);
+        assert_eq!(link.pod_mac, Mac::of_pod(&link.host_name));
+        let fixed = LinkSpec { mtu: Some(1300), ..spec("c2", &fixed.path()) };
+        assert_eq!(network.add(&fixed, &other).await?.1.mtu, 1300);
+        Ok(())
+    })?;
+    assert!(pod.ip("link show eth0")?.contains("mtu 1400"));
+    assert!(fixed.ip("link show eth0")?.contains("mtu 1300"));
+    Ok(())
+}
+
+#[test]
+fn a_pod_may_come_while_the_uplink_is_down() -> Result<()> {
+    let (_lan, machine, node, network) = lan()?;
+    let pod = Host::new("pod")?;
+    node.ip("link set eth0 down")?;
+    node.block_on(async || {
+        let kept = network.clone();
+        tokio::spawn(async move { panic!("{:?}", kept.keep_exposed().await) });
+        network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        node.ping(V4)?;
+        node.ip("link set eth0 up")?;
+        reached(&machine).await
+    })
+}
+
+#[test]
+fn settings_for_interfaces_to_come_do_not_keep_a_pod_from_the_lan() -> Result<()> {
+    let (_lan, machine, node, network) = lan()?;
+    let pod = Host::new("pod")?;
+    let set = |setting: &str, value: &str| -> Result<()> {
+        Ok(node.run(|| std::fs::write(format!("/proc/sys/net/{setting}"), value))??)
+    };
+    set("ipv4/conf/default/forwarding", "0")?;
+    set("ipv6/conf/default/disable_ipv6", "1")?;
+    // What a manager of networks sets for an interface of its own.
+    set("ipv6/conf/eth0/accept_ra", "1")?;
+    set("ipv6/conf/eth0/forwarding", "0")?;
+    node.block_on(async || Ok(network.add(&spec("c1", &pod.path()), &pod_net()).await?))?;
+    machine.ping(V4)?;
+    machine.ping(V6)?;
+    pod.ping("172.22.0.2")?;
+    pod.ping("fd00:22::2")?;
+    let accept = node.run(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra"))??;
+    assert_eq!(accept.trim(), "2", "router advertisements were accepted before");
+    Ok(())
+}
