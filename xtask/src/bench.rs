@@ -3,10 +3,13 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 
+use crate::cluster::Cluster;
+use crate::lab::Lab;
 use crate::progress::Progress;
-use crate::setup;
 use crate::test::cargo_program;
+use crate::{deploy, setup};
 
 /// What `cargo xtask bench` is asked to do.
 #[derive(Args)]
@@ -14,6 +17,12 @@ pub struct Arguments {
     /// What is measured
     #[arg(value_enum)]
     what: What,
+    /// The laboratory's name, where one is needed
+    #[arg(long, default_value = "bench")]
+    name: String,
+    /// Leave the cluster up
+    #[arg(long)]
+    keep: bool,
 }
 
 /// What can be measured.
@@ -21,16 +30,48 @@ pub struct Arguments {
 enum What {
     /// The guard: nanoseconds a packet, floods, latencies
     Guard,
+    /// On a cluster: records corrected, killed sandboxes noticed, the agent's memory under a flood
+    Cluster,
+    /// On an idle cluster: ADD and DEL, beside what they are made of
+    Add,
 }
 
 /// Measures.
 pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
-    let (bench, features) = match arguments.what {
-        What::Guard => ("guard", "netns"),
-    };
-    setup::host_packages(progress)?;
+    match arguments.what {
+        What::Guard => {
+            setup::host_packages(progress)?;
+            measure("guard", "netns", None, &[])
+        }
+        What::Cluster => {
+            // The times of the runtime's calls stand in the agent's log.
+            let log = "info,holdfast_agent::server=debug";
+            on_cluster(arguments, json!({"spiderpoolAgent": {"logLevel": log}}), &[], progress)
+        }
+        What::Add => on_cluster(arguments, json!({}), &["verbs"], progress),
+    }
+}
+
+/// Brings a laboratory up, installs holdfast as a user would, and measures on it.
+fn on_cluster(arguments: &Arguments, values: Value, parts: &[&str], progress: &Progress) -> Result<()> {
+    setup::laboratory(progress)?;
+    Lab::remove(&arguments.name, progress)?;
+    let lab = Cluster::Lab(Lab::up(&arguments.name, progress)?);
+    let outcome = deploy::install(&lab, values, progress)
+        .and_then(|()| measure("cluster", "cluster", Some(&arguments.name), parts));
+    if !arguments.keep
+        && let Cluster::Lab(lab) = lab
+    {
+        lab.down(progress)?;
+    }
+    outcome
+}
+
+/// Runs the tests' measurement `bench`.
+fn measure(bench: &str, features: &str, lab: Option<&str>, parts: &[&str]) -> Result<()> {
     let mut cargo = cargo_program();
-    cargo.args(["bench", "--package", "holdfast-tests", "--features", features, "--bench", bench]);
+    cargo.args(["bench", "--package", "holdfast-tests", "--features", features, "--bench", bench, "--"]).args(parts);
+    cargo.envs(lab.map(|name| ("HOLDFAST_LAB_NAME", name)));
     let status = cargo.status().context("cannot start cargo")?;
     ensure!(status.success(), "the measurement of {bench} failed");
     Ok(())
