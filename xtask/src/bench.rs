@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 use crate::progress::Progress;
 use crate::test::cargo_program;
 use crate::{deploy, setup};
@@ -17,8 +17,8 @@ pub struct Arguments {
     /// What is measured
     #[arg(value_enum)]
     what: What,
-    /// The laboratory's name, where one is needed
-    #[arg(long, default_value = "bench")]
+    /// The laboratory's name, where one is needed; each checkout has its own
+    #[arg(long, default_value_t = lab::of_checkout("bench"))]
     name: String,
     /// Leave the cluster up
     #[arg(long)]
@@ -55,8 +55,7 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
 /// Brings a laboratory up, installs holdfast as a user would, and measures on it.
 fn on_cluster(arguments: &Arguments, values: Value, parts: &[&str], progress: &Progress) -> Result<()> {
     setup::laboratory(progress)?;
-    Lab::remove(&arguments.name, progress)?;
-    let lab = Cluster::Lab(Lab::up(&arguments.name, progress)?);
+    let lab = Cluster::Lab(Lab::anew(&arguments.name, progress)?);
     let outcome = deploy::install(&lab, values, progress)
         .and_then(|()| measure("cluster", "cluster", Some(&arguments.name), parts));
     if !arguments.keep
