@@ -147,21 +147,27 @@ impl Exposure {
 
     /// Puts back proxies that the kernel has flushed, as it does when an interface goes down (and, before 6.6 or so,
     /// when it loses its carrier), and says so to the LAN. After a restart it also learns what is there. An address
-    /// that cannot be restored does not keep the others from it.
+    /// that cannot be restored does not keep the others from it; the last one's error is given.
     pub(super) fn restore(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
         let mut state = lock(&self.state);
         let proxies = proxied(node)?;
-        let mut restored = Vec::new();
+        let (mut restored, mut failed) = (Vec::new(), None);
         for link in host::links(node)? {
             for &address in &link.addresses {
                 match self.restore_one(&mut state, node, (address, &link.name), proxies.get(&address).copied()) {
                     Ok(true) => restored.push(address),
                     Ok(false) => {}
-                    Err(error) => tracing::warn!(%address, link = %link.name, %error, "not answered for; tried again"),
+                    Err(error) => {
+                        tracing::debug!(%address, link = %link.name, %error, "not answered for");
+                        failed = Some(error);
+                    }
                 }
             }
         }
-        Ok(restored)
+        if !restored.is_empty() {
+            tracing::info!(?restored, "an uplink was down; the node answers for these addresses again");
+        }
+        failed.map_or(Ok(restored), Err)
     }
 
     /// Whether the proxy was missing, and is there again.

@@ -15,7 +15,7 @@ use super::{NetError, Network, message::LinkFacts};
 
 /// Proxies are compared this often even if no interface was heard of: messages can be lost.
 const RESTORE: Duration = Duration::from_secs(30);
-/// After a comparison that failed, and before a socket is opened again.
+/// After a comparison that failed, doubled with each more that fails; and before a socket is opened again.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Network {
@@ -23,17 +23,18 @@ impl Network {
     /// only when the kernel gives no socket to hear of interfaces on. To be run as a task.
     pub async fn keep_exposed(&self) -> Result<(), NetError> {
         let mut changes = Changes::open()?;
+        let mut retry = RETRY;
         loop {
             let pause = match self.restore().await {
-                Ok(restored) => {
-                    if !restored.is_empty() {
-                        tracing::info!(?restored, "an uplink was down; the node answers for these addresses again");
-                    }
+                Ok(_) => {
+                    retry = RETRY;
                     RESTORE
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "not compared what the node answers for; trying again");
-                    RETRY
+                    tracing::warn!(%error, again_in = ?retry, "the node may not answer for all addresses");
+                    let pause = retry;
+                    retry = RESTORE.min(retry * 2);
+                    pause
                 }
             };
             // Only the wait for the next occasion is cut short by the clock, never the work.

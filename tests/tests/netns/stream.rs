@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use holdfast_tests::netns::{Host, within};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use crate::{V4, V6, lan, pod_net, spec};
 
@@ -82,6 +83,8 @@ struct Listener {
 impl Listener {
     fn new(pod: &Host) -> Result<Self> {
         let socket = pod.run(|| UdpSocket::bind(("::", PORT)))??;
+        // Room for the whole stream: a machine that is busy elsewhere may not let this thread listen for a while.
+        setsockopt(&socket, RcvBufForce, &(32 << 20))?;
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         Ok(Self { socket, arrived: Default::default() })
     }
@@ -147,7 +150,8 @@ fn a_stream_goes_over_to_the_newer_sandbox() -> Result<()> {
             new.len(),
             new.first(),
         );
-        ensure!(new.first().is_some_and(|number| *number >= switch), "IPv{family}: taken before it was exposed");
+        // The one before may have had its number and not have left yet.
+        ensure!(new.first().is_some_and(|number| number + 1 >= switch), "IPv{family}: taken before it was exposed");
         ensure!(old.last().is_some_and(|number| *number < exposed), "IPv{family}: the first still has it");
         let missing = (exposed..sent).find(|number| !new.contains(number));
         ensure!(missing.is_none(), "IPv{family}: {missing:?} was sent after {exposed} and has not arrived");
