@@ -22,7 +22,8 @@ const META: &str = "linux-image-amd64";
 /// Tested as long as they are served, beside the oldest and the newest.
 const ALWAYS: [&str; 2] = ["6.1", "6.12"];
 /// What the tests make links and qdiscs of.
-const MODULES: [&str; 8] = ["veth", "bridge", "8021q", "macvlan", "ipvlan", "dummy", "sch_ingress", "cls_bpf"];
+const MODULES: [&str; 9] =
+    ["veth", "bridge", "8021q", "macvlan", "ipvlan", "dummy", "sch_ingress", "cls_bpf", "nf_conntrack_netlink"];
 /// How old the package lists may be. Kernels come every few weeks.
 const LISTS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
