@@ -61,7 +61,7 @@ pub struct AgentArgs {
     #[arg(long, env = "HOLDFAST_BPFFS", default_value = "/sys/fs/bpf/holdfast")]
     pub bpffs: PathBuf,
     /// The plugin's binary in the agent's image. Empty: do not install it.
-    #[arg(long, env = "HOLDFAST_PLUGIN", default_value = "/cni/holdfast")]
+    #[arg(long, env = "HOLDFAST_PLUGIN", default_value = "/cni/holdfast", value_parser = path_or_none)]
     pub plugin: PathBuf,
     /// Where the runtime looks for plugins.
     #[arg(long, env = "HOLDFAST_CNI_BIN", default_value = "/opt/cni/bin")]
@@ -78,6 +78,12 @@ pub struct AgentArgs {
     /// Where the health endpoints listen.
     #[arg(long, env = "HOLDFAST_HEALTH", default_value = "127.0.0.1:5710")]
     pub health: SocketAddr,
+}
+
+/// A path that may be empty, which clap's own parser takes for a missing value.
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a parser")]
+fn path_or_none(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(text.into())
 }
 
 /// The ConfigMap's `conf.yml`, with Spiderpool's keys and defaults.
@@ -198,6 +204,13 @@ mod tests {
         assert_eq!(Conf::parse("").unwrap(), Conf::default());
         let release = Conf::parse("statefulSet: {onTerminatingTimeout: release}").unwrap();
         assert_eq!(release.stateful_set.on_terminating_timeout, TerminatingTimeout::Release);
+    }
+
+    #[test]
+    fn an_agent_may_be_told_to_install_nothing() {
+        let line = ["holdfast-agent", "agent", "--node", "n", "--plugin", "", "--cni-conf-name", ""];
+        let Role::Agent(args) = Cli::try_parse_from(line).unwrap().role else { unreachable!("it says agent") };
+        assert!(args.plugin.as_os_str().is_empty() && args.cni_conf_name.is_empty());
     }
 
     #[test]
