@@ -192,11 +192,15 @@ async fn clients() -> anyhow::Result<(Store, Client)> {
     config.connect_timeout = Some(CONNECT);
     let wrong = "cannot make a client for the API server";
     let watches = Client::try_from(config.clone()).context(wrong)?;
+    Ok((Store::new(timely(config, ANSWER).context(wrong)?), watches))
+}
+
+/// A client whose requests are answered within `answer`, or fail.
+fn timely(mut config: Config, answer: Duration) -> kube::Result<Client> {
     config.read_timeout = Some(SILENCE);
     // Else the time that a connection had nothing to do would count.
     config.reset_reader_on_write = true;
-    let timely = ClientBuilder::try_from(config).context(wrong)?.with_layer(&TimeoutLayer::new(ANSWER)).build();
-    Ok((Store::new(timely), watches))
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(answer)).build())
 }
 
 /// Waits for a signal, or for a task that ends when it should not; then lets everything come to its end, and `last` after
@@ -295,6 +299,16 @@ mod tests {
         stop.cancel();
         tasks.drain(Duration::from_millis(200), pending()).await;
         assert_eq!(ended.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_hangs_fails() {
+        // The kernel takes the connection, and nobody the request.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let store = Store::new(timely(Config::new(url), Duration::from_millis(100)).unwrap());
+        let answer = tokio::time::timeout(Duration::from_secs(20), store.node("n")).await;
+        assert!(answer.expect("it should have failed by itself").is_err());
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 //! Pods have no kubelet: they are there from the moment they are created until they are deleted.
 
 mod held;
+mod namespace;
 mod server;
 mod world;
 
