@@ -2,40 +2,18 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use xtask::lab::Node;
-use xtask::progress::{Look, Progress};
+use xtask::progress::Look;
 
+use crate::nodes::RuntimeAway;
 use crate::stage::Stage;
 use crate::{manifest, sandbox, traffic};
-
-/// A node whose kubelet and containerd are away. They come back however the test ends.
-struct RuntimeAway {
-    node: Node,
-    progress: Progress,
-}
-
-impl RuntimeAway {
-    fn on(node: Node) -> Result<Self> {
-        let progress = Progress::new();
-        node.stop_runtime(&progress)?;
-        Ok(Self { node, progress })
-    }
-}
-
-impl Drop for RuntimeAway {
-    fn drop(&mut self) {
-        if let Err(error) = self.node.start_runtime(&self.progress) {
-            eprintln!("the runtime did not come back: {error:#}");
-        }
-    }
-}
 
 #[test]
 fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
     let stage = Stage::alone("death", 10)?;
     stage.apply(manifest::stateful_set("web", 1))?;
     let before = stage.ready("web-0")?;
-    let away = RuntimeAway::on(stage.world.lab().node(&before.node)?)?;
+    let away = RuntimeAway::on(stage.world, &before.node)?;
     sandbox::kill_container(&before.container)?;
     stage.wait("the endpoint to lose its holder", 5, || {
         let endpoint = stage.endpoint("web-0")?.context("the endpoint went")?;
