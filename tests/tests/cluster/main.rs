@@ -16,6 +16,7 @@
 
 mod agents;
 mod api;
+mod census;
 mod manifest;
 mod nodes;
 mod sandbox;
@@ -24,6 +25,7 @@ mod traffic;
 mod turns;
 mod world;
 
+mod churn;
 mod columns;
 mod death;
 mod defaults;
@@ -41,5 +43,6 @@ mod records;
 mod repool;
 mod restart;
 mod retain;
+mod scaling;
 mod sticky;
 mod versions;
