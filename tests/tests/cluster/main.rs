@@ -45,4 +45,7 @@ mod restart;
 mod retain;
 mod scaling;
 mod sticky;
+mod terminating;
 mod versions;
+mod without_node;
+mod without_plugin;
