@@ -5,33 +5,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use nix::unistd::Pid;
 use serde_json::json;
-use xtask::lab::Node;
-use xtask::progress::{Look, Progress};
+use xtask::progress::Look;
 
+use crate::nodes::RuntimeAway;
 use crate::stage::{Stage, text};
 use crate::{manifest, sandbox, traffic};
-
-/// A node whose kubelet and containerd are away. They come back however the test ends.
-struct RuntimeAway {
-    node: Node,
-    progress: Progress,
-}
-
-impl RuntimeAway {
-    fn on(node: Node) -> Result<Self> {
-        let progress = Progress::new();
-        node.stop_runtime(&progress)?;
-        Ok(Self { node, progress })
-    }
-}
-
-impl Drop for RuntimeAway {
-    fn drop(&mut self) {
-        if let Err(error) = self.node.start_runtime(&self.progress) {
-            eprintln!("the runtime did not come back: {error:#}");
-        }
-    }
-}
 
 /// Whether a process's network gets an answer from the LAN.
 fn heard(process: Pid, from: &str) -> Result<bool> {
@@ -49,7 +27,7 @@ fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
     let app = text(&app, "/status/containerStatuses/0/containerID")?.trim_start_matches("containerd://").to_owned();
     let process = sandbox::process_of(&app)?;
     ensure!(heard(process, before.addresses()[0])?, "the pod is not heard");
-    let away = RuntimeAway::on(stage.world.lab().node(&before.node)?)?;
+    let away = RuntimeAway::on(stage.world, &before.node)?;
     sandbox::kill_container(&before.container)?;
     stage.wait("the endpoint to lose its holder", 1, || {
         let endpoint = stage.endpoint("web-0")?.context("the endpoint went")?;

@@ -80,3 +80,38 @@ fn deleted_and_made_again_under_its_name() -> Result<()> {
     }
     stage.finish()
 }
+
+#[test]
+fn deleted_after_its_pods() -> Result<()> {
+    let stage = Stage::new("foreground", 4)?;
+    stage.apply(manifest::stateful_set("web", 2))?;
+    stage.ready("web-0")?;
+    stage.ready("web-1")?;
+    let since = Instant::now();
+    stage.kubectl(&["delete", "sts", "web", "--cascade=foreground", "--wait=false"])?;
+    freed(&stage, since)?;
+    stage.finish()
+}
+
+#[test]
+fn deleted_with_its_namespace() -> Result<()> {
+    let stage = Stage::new("namespace", 4)?;
+    stage.apply(manifest::stateful_set("web", 2))?;
+    stage.apply(manifest::deployment("front", 1))?;
+    for pod in ["web-0", "web-1", &stage.ready_pod("front", "")?] {
+        stage.ready(pod)?;
+    }
+    stage.kubectl(&["delete", "namespace", &stage.namespace, "--wait=false"])?;
+    stage.wait("the pods to end", LIMIT, || {
+        let left = stage.all_pods()?.len();
+        Ok(if left == 0 { Look::Done(()) } else { Look::NotYet(format!("{left} are there")) })
+    })?;
+    stage.wait("the addresses to be free", WITHIN.as_secs(), || {
+        let endpoints = stage.endpoints()?.len();
+        let held = stage.claims()?.iter().filter(|claim| claim["spec"]["state"] == "held").count();
+        let left = format!("{endpoints} endpoints and {held} claims are there");
+        Ok(if endpoints + held == 0 { Look::Done(()) } else { Look::NotYet(left) })
+    })?;
+    stage.in_use(0)?;
+    stage.finish()
+}

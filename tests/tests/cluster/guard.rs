@@ -15,9 +15,6 @@ use crate::stage::{Holder, Stage, same};
 use crate::traffic::Pings;
 use crate::{agents, manifest, sandbox, traffic};
 
-/// The LAN's host, in both families.
-const LAN: [&str; 2] = ["172.22.0.100", "fd00:22::100"];
-
 /// Pings the LAN's host from inside a pod; whether an answer came.
 fn ping(stage: &Stage, pod: &str, from: &str, to: &str) -> Result<bool> {
     let mut command = stage.world.cluster.kubectl(&["-n", &stage.namespace, "exec", pod, "--"]);
@@ -39,7 +36,7 @@ fn take(stage: &Stage, thief: &Holder, address: &str) -> Result<()> {
 
 fn steal(stage: &Stage, thief: &Holder, victim: &Holder) -> Result<()> {
     for (index, address) in victim.addresses().into_iter().enumerate() {
-        let (own, lan) = (thief.addresses()[index], LAN[index]);
+        let (own, lan) = (thief.addresses()[index], traffic::LAN[index]);
         ensure!(ping(stage, "web-0", own, lan)?, "the pod does not get through from its own address {own}");
         take(stage, thief, address)?;
         let since = Instant::now();
@@ -68,7 +65,7 @@ fn a_pod_cannot_use_its_neighbours_address() -> Result<()> {
     for pings in pings {
         pings?.all_answered(100)?;
     }
-    for (from, to) in victim.addresses().into_iter().zip(LAN) {
+    for (from, to) in victim.addresses().into_iter().zip(traffic::LAN) {
         ensure!(ping(&stage, "web-1", from, to)?, "the neighbour itself does not get through any more");
     }
     same("the neighbour's record", &stage.holder("web-1")?, &victim)?;

@@ -4,37 +4,53 @@
 //! world    the laboratory that HOLDFAST_LAB_NAME names, once for all tests
 //!  └ stage    one test's namespace and pools: made, looked at, taken away again
 //!     ├ kubectl     what a user types, and what it prints
-//!     └ api         looks at objects, many times a second while something is waited for
+//!     ├ api         looks at objects, many times a second while something is waited for
+//!     └ census      what has to be true of all pods at any moment
 //! sandbox  a runtime's part by hand: sandboxes, their processes, calls of plugins
 //! traffic  a host on the LAN that talks to pods
 //! agents   holdfast's own pods
 //! liar     frames from inside a pod that no stack would send
+//! nodes    a node without its runtime, or without the plugin
 //! ```
 //!
 //! Tests run at the same time, but for those that disturb others. `cargo xtask test cluster` runs them all.
 
 mod agents;
 mod api;
+mod census;
 mod liar;
 mod manifest;
+mod nodes;
 mod sandbox;
 mod stage;
 mod traffic;
+mod turns;
 mod world;
 
+mod churn;
 mod columns;
 mod conflict;
 mod crash;
 mod death;
+mod defaults;
 mod delegate;
 mod deletion;
 mod exhaustion;
+mod fixed;
+mod forced;
 mod guard;
 mod late;
 mod mistakes;
+mod orphans;
 mod owners;
 mod records;
+mod repool;
 mod restart;
+mod retain;
+mod scaling;
 mod stale;
 mod sticky;
+mod terminating;
 mod versions;
+mod without_node;
+mod without_plugin;

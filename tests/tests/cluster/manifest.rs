@@ -51,6 +51,19 @@ pub(crate) fn without_network(name: &str, replicas: u32) -> Value {
     set
 }
 
+/// A manifest whose pods are on a certain node.
+pub(crate) fn on_node(mut manifest: Value, node: &str) -> Value {
+    let pod = if manifest["kind"] == "Pod" { &mut manifest } else { &mut manifest["spec"]["template"] };
+    pod["spec"]["nodeName"] = json!(node);
+    manifest
+}
+
+/// A manifest whose pods name their pools themselves.
+pub(crate) fn from_pools(manifest: Value, pool4: &str, pool6: &str) -> Value {
+    let choice = json!({"ipv4": [pool4], "ipv6": [pool6]}).to_string();
+    annotated(manifest, "ipam.spidernet.io/ippool", &choice)
+}
+
 /// A manifest with an annotation for its pods.
 pub(crate) fn annotated(mut manifest: Value, annotation: &str, value: &str) -> Value {
     let pod = if manifest["kind"] == "Pod" { &mut manifest } else { &mut manifest["spec"]["template"] };

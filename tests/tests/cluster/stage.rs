@@ -1,6 +1,6 @@
 //! One test's part of the cluster: a namespace and two pools whose addresses no other test has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use xtask::progress::Look;
 
 use crate::manifest;
-use crate::world::{LABEL, Turn, World};
+use crate::turns::Turn;
+use crate::world::{LABEL, World};
 
 /// How long anything may take that has no limit of its own.
 pub(crate) const LIMIT: u64 = 60;
@@ -41,13 +42,13 @@ impl Stage {
     /// A stage beside other tests, with room for `size` addresses of each family.
     pub(crate) fn new(name: &str, size: u16) -> Result<Self> {
         let world = World::get()?;
-        Self::set_up(world, name, size, world.shared())
+        Self::set_up(world, name, size, world.turns.shared())
     }
 
     /// A stage for a test that disturbs others: none runs meanwhile.
     pub(crate) fn alone(name: &str, size: u16) -> Result<Self> {
         let world = World::get()?;
-        Self::set_up(world, name, size, world.alone())
+        Self::set_up(world, name, size, world.turns.alone())
     }
 
     fn set_up(world: &'static World, name: &str, size: u16, turn: Turn) -> Result<Self> {
@@ -60,23 +61,55 @@ impl Stage {
     }
 
     fn make(&self, size: u16) -> Result<()> {
-        let (net4, net6) = (self.net4(), 100 + self.number);
-        ensure!(net4 < 256, "there are no addresses for more tests");
-        let range4 = format!("172.22.{net4}.1-172.22.{net4}.{size}");
-        let range6 = format!("fd00:22::{net6}:1-fd00:22::{net6}:{size:x}");
-        let mut items = vec![
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "annotations": {
+        ensure!(self.number < 156, "there are no addresses for more tests");
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+            "name": self.namespace,
+            "annotations": {
                 "ipam.spidernet.io/default-ipv4-ippool": json!([self.pool4]).to_string(),
                 "ipam.spidernet.io/default-ipv6-ippool": json!([self.pool6]).to_string(),
-            }}}),
-            manifest::pool(&self.pool4, "172.22.0.0/16", "172.22.0.1", &range4),
-            manifest::pool(&self.pool6, "fd00:22::/64", "fd00:22::1", &range6),
-        ];
+            },
+        }});
+        let [pool4, pool6] = self.pools([&self.pool4, &self.pool6], 1, size);
+        self.apply_labelled(vec![namespace, pool4, pool6])
+    }
+
+    /// Makes another pool of each family that nothing names yet; gives their names. `spec` is what they have in common.
+    pub(crate) fn more_pools(&self, size: u16, spec: &Value) -> Result<[String; 2]> {
+        let names = self.more_names();
+        let mut pools = self.pools([&names[0], &names[1]], 129, size);
+        for pool in &mut pools {
+            for (key, value) in spec.as_object().into_iter().flatten() {
+                pool["spec"][key] = value.clone();
+            }
+        }
+        self.apply_labelled(pools.into())?;
+        Ok(names)
+    }
+
+    fn more_names(&self) -> [String; 2] {
+        ["v4", "v6"].map(|family| format!("{}-more-{family}", self.namespace))
+    }
+
+    fn pools(&self, names: [&str; 2], first: u16, size: u16) -> [Value; 2] {
+        let (first, last) = (self.addresses(first), self.addresses(first + size - 1));
+        let [range4, range6] = [0, 1].map(|family| format!("{}-{}", first[family], last[family]));
+        [
+            manifest::pool(names[0], "172.22.0.0/16", "172.22.0.1", &range4),
+            manifest::pool(names[1], "fd00:22::/64", "fd00:22::1", &range6),
+        ]
+    }
+
+    fn apply_labelled(&self, mut items: Vec<Value>) -> Result<()> {
         for item in &mut items {
             item["metadata"]["labels"] = json!({LABEL: self.namespace});
         }
-        self.world.cluster.apply(&manifest::list(&items).to_string())?;
-        Ok(())
+        self.world.cluster.apply(&manifest::list(&items).to_string()).map(drop)
+    }
+
+    /// The stage's own address with this number, in both families.
+    pub(crate) fn addresses(&self, number: u16) -> [String; 2] {
+        let net = 100 + self.number;
+        [format!("172.22.{net}.{number}"), format!("fd00:22::{net}:{number:x}")]
     }
 
     /// The third part of its IPv4 addresses.
@@ -108,6 +141,10 @@ impl Stage {
         self.world.api.list(&format!("/api/v1/namespaces/{}/pods", self.namespace), &format!("app={app}"))
     }
 
+    pub(crate) fn all_pods(&self) -> Result<Vec<Value>> {
+        self.world.api.list(&format!("/api/v1/namespaces/{}/pods", self.namespace), "")
+    }
+
     pub(crate) fn endpoint(&self, name: &str) -> Result<Option<Value>> {
         self.world.api.get(&self.endpoints_path(), name)
     }
@@ -127,7 +164,8 @@ impl Stage {
 
     /// The claims of the stage's addresses, in use or resting.
     pub(crate) fn claims(&self) -> Result<Vec<Value>> {
-        let pools = format!("holdfast.io/pool in ({},{})", self.pool4, self.pool6);
+        let [more4, more6] = self.more_names();
+        let pools = format!("holdfast.io/pool in ({},{},{more4},{more6})", self.pool4, self.pool6);
         self.world.api.list("/apis/holdfast.io/v1alpha1/ipclaims", &pools)
     }
 
@@ -184,6 +222,67 @@ impl Stage {
             let found = accept(&shown).filter(|_| counted);
             Ok(found.map_or_else(|| Look::NotYet(format!("it shows {status}")), Look::Done))
         })
+    }
+
+    /// Waits until both pools show exactly `count` addresses.
+    pub(crate) fn in_use(&self, count: usize) -> Result<()> {
+        for pool in [&self.pool4, &self.pool6] {
+            self.pool_shows(pool, |shown| (shown.len() == count).then_some(()))?;
+        }
+        Ok(())
+    }
+
+    /// The addresses that are claimed for a pod and do not rest.
+    pub(crate) fn held_by(&self, pod: &str) -> Result<BTreeSet<String>> {
+        let endpoint = format!("{}/{pod}", self.namespace);
+        let claims = self.claims()?.into_iter().map(|mut claim| claim["spec"].take());
+        let held = claims.filter(|claim| claim["endpoint"] == endpoint.as_str() && claim["state"] == "held");
+        held.map(|claim| text(&claim, "/address").map(str::to_owned)).collect()
+    }
+
+    /// Waits until a pod's endpoint is gone and no address is held for it.
+    pub(crate) fn freed(&self, pod: &str, seconds: u64) -> Result<()> {
+        self.wait(&format!("the addresses of {}/{pod} to be free", self.namespace), seconds, || {
+            let (endpoint, held) = (self.endpoint(pod)?, self.held_by(pod)?);
+            let free = endpoint.is_none() && held.is_empty();
+            let left =
+                || format!("claims {held:?}, endpoint {:?}", endpoint.map(|mut it| it["status"]["current"].take()));
+            Ok(if free { Look::Done(()) } else { Look::NotYet(left()) })
+        })
+    }
+
+    /// Waits until no container holds the addresses that `holder` did, and they are kept for the pod; gives the endpoint.
+    pub(crate) fn reserved(&self, pod: &str, holder: &Holder, seconds: u64) -> Result<Value> {
+        self.wait(&format!("the addresses of {}/{pod} to be reserved", self.namespace), seconds, || {
+            let endpoint = self.endpoint(pod)?.with_context(|| format!("the endpoint {pod} went"))?;
+            self.keeps(pod, holder, &endpoint)?;
+            let current = &endpoint["status"]["current"];
+            let vacant = current["state"] == "Reserved" && current["containerID"].is_null();
+            Ok(if vacant { Look::Done(endpoint) } else { Look::NotYet(current.to_string()) })
+        })
+    }
+
+    /// An error unless the endpoint lists the addresses that `holder` has, and they are held for it.
+    pub(crate) fn keeps(&self, pod: &str, holder: &Holder, endpoint: &Value) -> Result<()> {
+        let ip = &endpoint["status"]["current"]["ips"][0];
+        same("the endpoint's addresses", &[&ip["ipv4"], &ip["ipv6"]], &[&json!(holder.ipv4), &json!(holder.ipv6)])?;
+        same("the claimed addresses", &self.held_by(pod)?, &holder.addresses().map(str::to_owned).into())
+    }
+
+    /// The name of a pod of `app` that is Ready and is not `other`.
+    pub(crate) fn ready_pod(&self, app: &str, other: &str) -> Result<String> {
+        self.wait(&format!("a pod of {app}"), LIMIT, || {
+            let pods = self.pods(app)?;
+            let pod = pods.iter().find(|pod| is_ready(pod) && pod["metadata"]["name"] != other);
+            Ok(match pod {
+                Some(pod) => Look::Done(text(pod, "/metadata/name")?.to_owned()),
+                None => Look::NotYet("none is Ready".into()),
+            })
+        })
+    }
+
+    pub(crate) fn scale(&self, workload: &str, replicas: u32) -> Result<()> {
+        self.kubectl(&["scale", workload, &format!("--replicas={replicas}")]).map(drop)
     }
 
     /// Waits until an event of the pod has all of `words`; gives its text.

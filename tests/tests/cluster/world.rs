@@ -1,6 +1,6 @@
 //! The cluster that all tests share.
 
-use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -9,6 +9,7 @@ use xtask::lab::Lab;
 use xtask::progress::{Look, Progress};
 
 use crate::api::Api;
+use crate::turns::Turns;
 
 /// What namespaces and pools of tests carry.
 pub(crate) const LABEL: &str = "holdfast.io/test";
@@ -20,15 +21,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) api: Api,
     pub(crate) progress: Progress,
-    turns: RwLock<()>,
-}
-
-/// A test's turn, for as long as it is kept.
-pub(crate) enum Turn {
-    /// Beside others.
-    Shared { _lock: RwLockReadGuard<'static, ()> },
-    /// With nobody else.
-    Alone { _lock: RwLockWriteGuard<'static, ()> },
+    pub(crate) turns: Turns,
 }
 
 impl World {
@@ -48,7 +41,7 @@ impl World {
         })?;
         let lab = Lab::load(&name)?;
         let api = Api::start(lab.description())?;
-        let world = Self { cluster: Cluster::Lab(lab), api, progress: Progress::new(), turns: RwLock::new(()) };
+        let world = Self { cluster: Cluster::Lab(lab), api, progress: Progress::new(), turns: Turns::default() };
         world.clear().context("removing what an earlier run of the tests left")?;
         Ok(world)
     }
@@ -58,14 +51,6 @@ impl World {
             Cluster::Lab(lab) => lab,
             _ => unreachable!("the world is made of a laboratory"),
         }
-    }
-
-    pub(crate) fn shared(&'static self) -> Turn {
-        Turn::Shared { _lock: self.turns.read().unwrap_or_else(PoisonError::into_inner) }
-    }
-
-    pub(crate) fn alone(&'static self) -> Turn {
-        Turn::Alone { _lock: self.turns.write().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Looks until there is something.

@@ -1,0 +1,43 @@
+//! Addresses that a StatefulSet's author fixes for its ordinals.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, is_ready, same};
+use crate::{manifest, traffic};
+
+/// A StatefulSet whose ordinals have these addresses.
+fn fixed(name: &str, addresses: &[&[String; 2]]) -> Value {
+    let by_ordinal: serde_json::Map<String, Value> =
+        addresses.iter().enumerate().map(|(ordinal, pair)| (ordinal.to_string(), json!(pair))).collect();
+    let set = manifest::stateful_set(name, u32::try_from(addresses.len()).unwrap_or_default());
+    manifest::annotated(set, "ipam.spidernet.io/static-ips", &Value::from(by_ordinal).to_string())
+}
+
+#[test]
+fn each_ordinal_gets_what_is_fixed_for_it_once_it_can() -> Result<()> {
+    let stage = Stage::new("fixed", 6)?;
+    let [two, five, outside] = [2, 5, 90].map(|number| stage.addresses(number));
+    stage.apply(fixed("web", &[&five, &two]))?;
+    for (pod, addresses) in [("web-0", &five), ("web-1", &two)] {
+        let holder = stage.ready(pod)?;
+        same(pod, &holder.addresses().map(str::to_owned), addresses)?;
+        traffic::reaches(stage.world, &holder)?;
+    }
+
+    stage.apply(fixed("late", &[&two]))?;
+    stage.apply(fixed("far", &[&outside]))?;
+    let holder = format!("{}/web-1 has it", stage.namespace);
+    stage.event("late-0", &["static-ips", &two[0], &holder])?;
+    stage.event("far-0", &["static-ips", &outside[0], "none of the pools", &stage.pool4])?;
+    for pod in ["late-0", "far-0"] {
+        ensure!(!stage.pod(pod)?.is_some_and(|pod| is_ready(&pod)), "{pod} runs without the address fixed for it");
+        ensure!(stage.held_by(pod)?.is_empty(), "{pod} sits on addresses while it waits");
+    }
+
+    stage.scale("sts/web", 1)?;
+    let late = stage.ready("late-0")?;
+    same("late-0", &late.addresses().map(str::to_owned), &two)?;
+    traffic::reaches(stage.world, &late)?;
+    stage.finish()
+}

@@ -1,0 +1,81 @@
+//! Pods that should have ended, on a node whose runtime is stuck: their containers run on, and hold nothing.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use xtask::progress::Look;
+
+use crate::nodes::{self, RuntimeAway};
+use crate::stage::{Stage, same};
+use crate::{manifest, sandbox, traffic};
+
+/// The pods' grace period, and the collector's delay after it.
+const ALLOWED: Duration = Duration::from_secs(1 + 5);
+
+/// Whether a host on the LAN answers a process, at both addresses or at none.
+fn answered(process: Pid) -> Result<Option<bool>> {
+    let net = format!("--net=/proc/{process}/ns/net");
+    let mut answers = Vec::new();
+    for address in traffic::LAN {
+        let ping = ["ping", "-n", "-c", "2", "-i", "0.2", "-w", "1", address];
+        answers.push(Command::new("nsenter").arg(&net).args(ping).output()?.status.success());
+    }
+    Ok(answers.iter().all(|answer| *answer == answers[0]).then_some(answers[0]))
+}
+
+/// Another pod comes and goes: the controller and both agents have been at work meanwhile.
+fn others_go_on(stage: &Stage, node: &str) -> Result<()> {
+    stage.apply(manifest::on_node(manifest::pod("other"), node))?;
+    stage.ready("other")?;
+    stage.kubectl(&["delete", "pod", "other", "--force", "--grace-period=0"])?;
+    stage.freed("other", 10)
+}
+
+#[test]
+fn a_stuck_pod_loses_its_addresses_for_good() -> Result<()> {
+    let stage = Stage::alone("stuck", 6)?;
+    let world = stage.world;
+    let [node, other] = nodes::both(world)?;
+    stage.apply(manifest::on_node(manifest::stateful_set("web", 1), &node))?;
+    stage.apply(manifest::on_node(manifest::pod("plain"), &node))?;
+    let (sticky, plain) = (stage.ready("web-0")?, stage.ready("plain")?);
+    let processes = [sandbox::process_of(&sticky.container)?, sandbox::process_of(&plain.container)?];
+    for process in processes {
+        ensure!(answered(process)? == Some(true), "the LAN's host should answer while the pod runs");
+    }
+
+    let away = RuntimeAway::on(world, &node)?;
+    let since = Instant::now();
+    stage.kubectl(&["delete", "pod", "web-0", "plain", "--grace-period=1", "--wait=false"])?;
+    let endpoint = stage.reserved("web-0", &sticky, ALLOWED.as_secs() + 10)?;
+    ensure!(since.elapsed() >= ALLOWED, "the pod lost its addresses after {:?} already", since.elapsed());
+    same("the reason", &endpoint["status"]["history"][0]["reason"], &json!("TerminatingTimeout"))?;
+    stage.freed("plain", 10)?;
+    for process in processes {
+        stage.wait("the containers that run on to be cut off", 5, || {
+            let cut_off = answered(process)? == Some(false);
+            Ok(if cut_off { Look::Done(()) } else { Look::NotYet("it is heard".into()) })
+        })?;
+    }
+
+    // They are heard no more and get nothing back, however often they try.
+    let generation = |endpoint: &Value| endpoint["status"]["current"]["generation"].clone();
+    for _ in 0..2 {
+        others_go_on(&stage, &other)?;
+        for process in processes {
+            ensure!(answered(process)? == Some(false), "a container that lost its addresses is heard again");
+        }
+        let now = stage.reserved("web-0", &sticky, 0)?;
+        same("the generation", &generation(&now), &generation(&endpoint))?;
+        ensure!(stage.endpoint("plain")?.is_none(), "the other pod has an endpoint again");
+    }
+
+    away.back()?;
+    let after = stage.ready_as("web-0", |now| now.uid != sticky.uid)?;
+    sticky.sticks(&after)?;
+    traffic::reaches(world, &after)?;
+    stage.finish()
+}
