@@ -85,7 +85,11 @@ impl Ipam {
     }
 
     /// A free address of `family` from the first of the plan's pools that has one. None: the plan leaves the family out.
-    async fn allocate(&self, plan: &Plan<'_>, family: Family) -> Result<Result<Option<Assigned>, Shortage>, IpamError> {
+    async fn allocate(
+        &self,
+        plan: &Plan<'_>,
+        family: Family,
+    ) -> Result<Result<Option<Assigned>, Shortage>, IpamError> {
         let candidates = plan.candidates(&self.pools, family)?;
         if let Some(address) = plan.fixed(family)
             && let Some(assigned) = self.take_fixed(plan, address, &candidates).await?
