@@ -44,7 +44,7 @@ fn steal(stage: &Stage, thief: &Holder, victim: &Holder) -> Result<()> {
         let line = agents::says(stage.world, &thief.node, since, &["Foreign", &format!("\"{address}\"")])?;
         same("dropped", &line["dropped"], &json!(true))?;
         for (kind, name) in [("Pod", "web-0"), ("StatefulSet", "web")] {
-            stage.told(kind, name, "SourceViolation", &[address, &thief.container, &victim.container, "dropped"])?;
+            stage.told(kind, name, "SourceViolation", &[address, &thief.container, "dropped"])?;
         }
         ensure!(ping(stage, "web-0", own, lan)?, "its own address {own} should go on working");
     }

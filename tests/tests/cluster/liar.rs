@@ -37,9 +37,11 @@ impl Liar {
         let show = [&format!("--net={netns}"), "ip", "neigh", "show", "169.254.1.1"];
         let shown = output(Command::new("nsenter").args(show))?;
         let gateway = shown.split_whitespace().skip_while(|word| *word != "lladdr").nth(1);
+        let lan = wire(&world.lab().description().netns.lan)?;
+        lan.hold_much()?;
         Ok(Self {
             pod: wire(netns.as_ref())?,
-            lan: wire(&world.lab().description().netns.lan)?,
+            lan,
             own: holder.addresses()[0].parse()?,
             gateway: parse_mac(gateway.with_context(|| format!("the pod's gateway is not in {shown:?}"))?)?,
         })

@@ -118,7 +118,8 @@ impl Sandbox {
 
     /// The hardware address of its interface.
     pub(crate) fn mac(&self) -> Result<String> {
-        Ok(self.run(&["cat", "/sys/class/net/eth0/address"])?.trim().to_owned())
+        // Not from /sys, which shows the node's interfaces.
+        hardware_address(&self.run(&["ip", "-o", "link", "show", "eth0"])?)
     }
 
     /// A command inside.
@@ -126,6 +127,12 @@ impl Sandbox {
         let net = format!("--net=/run/netns/{}", self.netns);
         output(&mut self.node.exec(&[&["nsenter", &net, "--"], words].concat()))
     }
+}
+
+/// The hardware address in a line of `ip -o link`.
+pub(crate) fn hardware_address(shown: &str) -> Result<String> {
+    let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+    mac.map(str::to_owned).with_context(|| format!("no hardware address in {shown:?}"))
 }
 
 impl Drop for Sandbox {
