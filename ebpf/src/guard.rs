@@ -98,13 +98,15 @@ fn judge_claim(ctx: &TcContext, used: &mut Use, claim: Claim) -> i32 {
         Claim::Malformed => return malformed(ctx, used.link),
         Claim::Source(claimed) => (used.address, claimed),
         Claim::Target(target, claimed) => {
+            let claimed = claimed.unwrap_or(mac);
             let verdict = judge_apart(used);
             if verdict != PASS {
                 return verdict;
             }
-            (target, claimed.unwrap_or(mac))
+            (target, claimed)
         }
         Claim::Redirect { target, destination, mac: claimed } => {
+            let claimed = claimed.unwrap_or(mac);
             let verdict = judge_apart(used);
             if verdict != PASS {
                 return verdict;
@@ -115,7 +117,7 @@ fn judge_claim(ctx: &TcContext, used: &mut Use, claim: Claim) -> i32 {
             if verdict != PASS {
                 return verdict;
             }
-            (target, claimed.unwrap_or(mac))
+            (target, claimed)
         }
     };
     (used.address, used.via, used.claimed_mac) = (target, VIA_ND, claimed);

@@ -11,6 +11,11 @@
 //!
 //! A packet that a pod rightly sends costs one hash lookup. Everything else (pools, modes, rate limit, events) is
 //! only looked at once a packet does not fit.
+//!
+//! A verifier of the 5.x kernels may take what it knows of the caller's variables for unimportant while it is in a called
+//! function (fixed by "propagate precision across all frames", Linux 6.2). A branch behind the call is then never looked at
+//! for the other value, and wired dead. So nothing that was decided before a call to a function of ours is decided again
+//! behind it: match first, call in the arms. And a call chain has 512 bytes of stack, each frame rounded up to 32.
 #![no_std]
 #![no_main]
 #![allow(clippy::needless_pass_by_value, reason = "aya's macros pass the context by value")]

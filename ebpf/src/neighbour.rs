@@ -66,32 +66,44 @@ pub(crate) fn claim(ctx: &TcContext, source: Ip, mut next: u8, mut offset: usize
         _ => return Claim::None,
     }
     let Some([kind]) = load::<[u8; 1]>(ctx, offset) else { return Claim::Malformed };
-    // Where the options begin, and which of them counts.
-    let (options, wanted) = match kind {
-        ROUTER_SOLICITATION => (8, SOURCE_LINK_ADDRESS),
-        SOLICITATION => (24, SOURCE_LINK_ADDRESS),
-        ADVERTISEMENT => (24, TARGET_LINK_ADDRESS),
-        REDIRECT => (40, TARGET_LINK_ADDRESS),
-        _ => return Claim::None,
-    };
-    let mac = match link_address(ctx, offset + options, wanted) {
-        NO_OPTION => None,
-        TOO_MANY_OPTIONS => return Claim::Malformed,
-        mac => Some(MacWord::from_word(mac)),
-    };
-    let asks = kind == SOLICITATION || kind == ROUTER_SOLICITATION;
-    if asks && !source.is_unspecified() {
-        return mac.map_or(Claim::None, Claim::Source);
+    // Each kind by itself: see the crate's docs for what must not be carried across a call.
+    match kind {
+        ADVERTISEMENT => {
+            let Some(target) = address(ctx, offset + 8) else { return Claim::Malformed };
+            match link_address(ctx, offset + 24, TARGET_LINK_ADDRESS) {
+                NO_OPTION => Claim::Target(target, None),
+                TOO_MANY_OPTIONS => Claim::Malformed,
+                mac => Claim::Target(target, Some(MacWord::from_word(mac))),
+            }
+        }
+        REDIRECT => {
+            let Some(target) = address(ctx, offset + 8) else { return Claim::Malformed };
+            let destination = offset + 24;
+            match link_address(ctx, offset + 40, TARGET_LINK_ADDRESS) {
+                NO_OPTION => Claim::Redirect { target, destination, mac: None },
+                TOO_MANY_OPTIONS => Claim::Malformed,
+                mac => Claim::Redirect { target, destination, mac: Some(MacWord::from_word(mac)) },
+            }
+        }
+        // Duplicate address detection. Receivers discard it if it says where its source is.
+        SOLICITATION if source.is_unspecified() => match address(ctx, offset + 8) {
+            Some(target) => Claim::Target(target, None),
+            None => Claim::Malformed,
+        },
+        SOLICITATION => asker(link_address(ctx, offset + 24, SOURCE_LINK_ADDRESS)),
+        ROUTER_SOLICITATION => asker(link_address(ctx, offset + 8, SOURCE_LINK_ADDRESS)),
+        _ => Claim::None,
     }
-    if kind == ROUTER_SOLICITATION {
-        return Claim::None;
+}
+
+/// What a question says of its asker.
+#[inline(always)]
+fn asker(mac: u64) -> Claim {
+    match mac {
+        NO_OPTION => Claim::None,
+        TOO_MANY_OPTIONS => Claim::Malformed,
+        mac => Claim::Source(MacWord::from_word(mac)),
     }
-    let Some(target) = address(ctx, offset + 8) else { return Claim::Malformed };
-    if kind == REDIRECT {
-        return Claim::Redirect { target, destination: offset + 24, mac };
-    }
-    // Duplicate address detection has no such option: its receivers discard it if it has.
-    Claim::Target(target, if asks { None } else { mac })
 }
 
 /// The address at `offset`.

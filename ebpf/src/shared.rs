@@ -67,15 +67,23 @@ pub(crate) fn judge(ctx: &TcContext, ethernet: &Ethernet) -> i32 {
             let mut used = seen(header.source, VIA_IP, mac);
             if header.hop_limit == neighbour::HOP_LIMIT {
                 let claim = neighbour::claim(ctx, header.source, header.next, payload + Ipv6::LENGTH);
-                let of_source = verdict(&used);
-                if of_source != PASS {
-                    return of_source;
-                }
                 let (target, claimed) = match claim {
-                    Claim::None | Claim::Malformed => return PASS,
-                    Claim::Source(claimed) => (header.source, Some(claimed)),
-                    Claim::Target(target, claimed) => (target, claimed),
+                    Claim::None | Claim::Malformed => return verdict(&used),
+                    Claim::Source(claimed) => (header.source, claimed),
+                    Claim::Target(target, claimed) => {
+                        let claimed = claimed.unwrap_or(mac);
+                        let of_source = verdict(&used);
+                        if of_source != PASS {
+                            return of_source;
+                        }
+                        (target, claimed)
+                    }
                     Claim::Redirect { target, destination, mac: claimed } => {
+                        let claimed = claimed.unwrap_or(mac);
+                        let of_source = verdict(&used);
+                        if of_source != PASS {
+                            return of_source;
+                        }
                         let Some(destination) = neighbour::address(ctx, destination) else { return PASS };
                         (used.address, used.via) = (destination, VIA_ND);
                         let of_destination = verdict(&used);
@@ -85,7 +93,7 @@ pub(crate) fn judge(ctx: &TcContext, ethernet: &Ethernet) -> i32 {
                         (target, claimed)
                     }
                 };
-                (used.address, used.via, used.claimed_mac) = (target, VIA_ND, claimed.unwrap_or(mac));
+                (used.address, used.via, used.claimed_mac) = (target, VIA_ND, claimed);
             }
             verdict(&used)
         }

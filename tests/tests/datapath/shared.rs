@@ -103,7 +103,8 @@ fn kinds(mac: Mac, v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<Vec<u8>> {
         frames::ipv6(mac, v6, "hello"),
         frames::advertisement(mac, LINK_LOCAL, v6, mac),
         frames::solicitation(mac, v6, LINK_LOCAL, mac),
-        frames::redirect(mac, LINK_LOCAL, v6, v6, Some(mac)),
+        frames::redirect(mac, LINK_LOCAL, v6, LINK_LOCAL, Some(mac)),
+        frames::redirect(mac, LINK_LOCAL, LINK_LOCAL, v6, None),
     ]
 }
 
