@@ -11,8 +11,9 @@ use crate::manifest;
 use crate::turns::Turn;
 use crate::world::{LABEL, World};
 
-/// How long anything may take that has no limit of its own.
-pub(crate) const LIMIT: u64 = 60;
+/// How long anything may take that has no limit of its own. A deleted pod may have to wait for its kubelet's collection
+/// of containers, which comes once a minute.
+pub(crate) const LIMIT: u64 = 100;
 
 /// Numbers the tests; each has the addresses 172.22.(100+N).* and `fd00:22::1NN:*`.
 static NEXT: AtomicU16 = AtomicU16::new(0);
