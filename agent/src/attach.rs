@@ -41,7 +41,7 @@ use crate::{
     datapath::{Datapath, DatapathError, Mode},
     ipam::{Bound, Ipam},
     metrics::GuardMetrics,
-    net::{LinkSpec, Network, PodAddress, PodLink, PodNet},
+    net::{Network, PodAddress, PodLink, PodNet},
     sandbox::Sandboxes,
 };
 use call::Call;
@@ -160,13 +160,7 @@ impl Attach {
     }
 
     async fn add_link(&self, call: &Call) -> Result<AddResult, AttachError> {
-        let spec = LinkSpec {
-            container: call.container.clone(),
-            pod: call.pod.clone(),
-            netns: call.netns()?,
-            ifname: call.interface.clone(),
-            mtu: call.conf.mtu,
-        };
+        let spec = call.link()?;
         let request = call.request();
         // The link needs no address: it is made while the API server is asked for one.
         let (link, bound) = tokio::join!(self.network.create(&spec), self.ipam.bind(&request));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use holdfast_cni::{CniError, Invocation, NetConf, code};
 use holdfast_core::id::{ContainerId, IfName, PodName};
 
-use crate::ipam::Request;
+use crate::{ipam::Request, net::LinkSpec};
 
 /// What ADD, DEL and CHECK are about.
 #[derive(Debug, Clone)]
@@ -52,6 +52,17 @@ impl Call {
 
     pub(super) fn netns(&self) -> Result<PathBuf, CniError> {
         self.netns.clone().ok_or_else(|| environment("CNI_NETNS is missing".to_owned()))
+    }
+
+    /// The link that the container is to have.
+    pub(super) fn link(&self) -> Result<LinkSpec, CniError> {
+        Ok(LinkSpec {
+            container: self.container.clone(),
+            pod: self.pod.clone(),
+            netns: self.netns()?,
+            ifname: self.interface.clone(),
+            mtu: self.conf.mtu,
+        })
     }
 
     pub(super) fn request(&self) -> Request<'_> {

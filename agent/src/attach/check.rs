@@ -9,7 +9,6 @@ use super::{Attach, AttachError, call::Call, pod_net};
 use crate::{
     datapath::{Binding, BindingState},
     ipam::Bound,
-    net::LinkSpec,
 };
 
 impl Attach {
@@ -32,13 +31,7 @@ impl Attach {
             return Ok(());
         }
         let bound = Bound { ip, generation, mode: None, displaced: Vec::new() };
-        let spec = LinkSpec {
-            container: call.container.clone(),
-            pod: call.pod.clone(),
-            netns: call.netns()?,
-            ifname: call.interface.clone(),
-            mtu: call.conf.mtu,
-        };
+        let spec = call.link()?;
         let net = pod_net(call, &bound)?;
         self.network.check(&spec, &net).await?;
         self.check_guard(call, generation, net.ips())
