@@ -109,23 +109,22 @@ impl Attach {
         let container =
             |tenant: Option<&super::Tenant>| tenant.map_or("unknown".to_owned(), |tenant| tenant.container.to_string());
         let used = format!("{} (MAC {})", container(blamed.as_ref()), Mac(seen.mac));
-        let held = seen.holder.map(|there| format!("{} (MAC {})", container(holder.as_ref()), Mac(there.mac)));
-        let held = held.unwrap_or_else(|| "nobody here".to_owned());
+        let held = match seen.holder {
+            Some(there) => {
+                format!("its holder is container {} (MAC {})", container(holder.as_ref()), Mac(there.mac))
+            }
+            None => "nobody on this node holds it".to_owned(),
+        };
         let fate = if seen.dropped { "dropped" } else { "seen, not dropped" };
         let note = match report {
             Report::StaleContainerFenced => {
-                format!("{address}: container {used} still used it; its holder is container {held}; packets are {fate}")
+                format!("{address}: container {used} still used it; {held}; packets are {fate}")
             }
             Report::SourceViolation => {
-                format!(
-                    "{address}: container {used} used it, and it is not its own; its holder is container {held}; packets are {fate}"
-                )
+                format!("{address}: container {used} used it, and it is not its own; {held}; packets are {fate}")
             }
             Report::AddressConflict => {
-                format!(
-                    "{address}: a host on the LAN with MAC {} claims it; its holder is container {held}",
-                    Mac(seen.mac)
-                )
+                format!("{address}: a host on the LAN with MAC {} claims it; {held}", Mac(seen.mac))
             }
         };
         tracing::warn!(pod = %subject, kind = ?seen.kind, via = ?seen.via, address = %address, dropped = seen.dropped, reason = report.as_str(), "{note}");

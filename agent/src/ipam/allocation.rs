@@ -83,21 +83,22 @@ impl<'a> Seeker<'a> {
     pub(super) async fn each(&self, families: Vec<Family>) -> Result<Vec<Assigned>, IpamError> {
         let candidates = self.plan.candidates(&self.ipam.pools, &families)?;
         let outcomes = join_all(candidates.iter().map(|(family, pools)| self.one(*family, pools))).await;
-        let (mut taken, mut shortages) = (Vec::new(), Vec::new());
+        let (mut taken, mut shortages, mut failed) = (Vec::new(), Vec::new(), None);
         for outcome in outcomes {
-            match outcome? {
-                Ok(assigned) => taken.extend(assigned),
-                Err(shortage) => shortages.push(shortage),
+            match outcome {
+                Ok(Ok(assigned)) => taken.extend(assigned),
+                Ok(Err(shortage)) => shortages.push(shortage),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        if shortages.is_empty() {
+        if failed.is_none() && shortages.is_empty() {
             return Ok(taken);
         }
         // A pod that waits for one family must not sit on an address of another.
         let taken: Vec<_> = taken.iter().map(Assigned::address).collect();
         self.ipam.release(self.pod, &taken).await;
         let (pod, interface) = (self.pod.clone(), self.plan.request.interface.clone());
-        Err(IpamError::Exhausted { pod, interface, shortages })
+        Err(failed.unwrap_or(IpamError::Exhausted { pod, interface, shortages }))
     }
 
     /// A free address of `family` from the first of `pools` that has one. None: the plan leaves the family out.

@@ -41,3 +41,16 @@ fn each_ordinal_gets_what_is_fixed_for_it_once_it_can() -> Result<()> {
     traffic::reaches(stage.world, &late)?;
     stage.finish()
 }
+
+#[test]
+fn a_pod_that_waits_for_one_family_sits_on_no_other() -> Result<()> {
+    let stage = Stage::new("half", 4)?;
+    let two = stage.addresses(2);
+    stage.apply(fixed("web", &[&two]))?;
+    stage.ready("web-0")?;
+    let only = json!({"0": [two[0]]}).to_string();
+    stage.apply(manifest::annotated(manifest::stateful_set("late", 1), "ipam.spidernet.io/static-ips", &only))?;
+    stage.event("late-0", &["static-ips", &two[0], "has it"])?;
+    ensure!(stage.held_by("late-0")?.is_empty(), "late-0 sits on {:?} while it waits", stage.held_by("late-0")?);
+    stage.finish()
+}

@@ -76,7 +76,7 @@ fn an_older_macvlan_sandbox_is_silent_and_told_of() -> Result<()> {
     let stolen = format!("172.22.{}.5", stage.net4());
     new.run(&["ip", "addr", "add", &format!("{stolen}/16"), "dev", "eth0"])?;
     ensure!(!new.gets_through(&stolen)?, "an address that is not the pod's own is heard");
-    stage.told("Pod", "web-0", "SourceViolation", &[&stolen, &new.container, "nobody here", "dropped"])?;
+    stage.told("Pod", "web-0", "SourceViolation", &[&stolen, &new.container, "nobody on this node", "dropped"])?;
     for address in holder.addresses() {
         ensure!(new.gets_through(address)?, "the sandbox is not heard any more from {address}");
     }
