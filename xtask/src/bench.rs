@@ -28,9 +28,9 @@ pub struct Arguments {
 /// What can be measured.
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
-    /// The guard: nanoseconds a packet, floods, latencies
+    /// The guard: nanoseconds a packet, floods, latencies; then what it leads to on a cluster
     Guard,
-    /// On a cluster: records corrected, killed sandboxes noticed, the agent's memory under a flood
+    /// Of that only what needs a cluster: records corrected, killed sandboxes noticed, the agent's memory under a flood
     Cluster,
     /// On an idle cluster: ADD and DEL, beside what they are made of
     Add,
@@ -41,15 +41,19 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     match arguments.what {
         What::Guard => {
             setup::host_packages(progress)?;
-            measure("guard", "netns", None, &[])
+            measure("guard", "netns", None, &[])?;
+            consequences(arguments, progress)
         }
-        What::Cluster => {
-            // The times of the runtime's calls stand in the agent's log.
-            let log = "info,holdfast_agent::server=debug";
-            on_cluster(arguments, json!({"spiderpoolAgent": {"logLevel": log}}), &[], progress)
-        }
+        What::Cluster => consequences(arguments, progress),
         What::Add => on_cluster(arguments, json!({}), &["verbs"], progress),
     }
+}
+
+/// What the guard's events lead to.
+fn consequences(arguments: &Arguments, progress: &Progress) -> Result<()> {
+    // The times of the runtime's calls stand in the agent's log.
+    let values = json!({"spiderpoolAgent": {"logLevel": "info,holdfast_agent::server=debug"}});
+    on_cluster(arguments, values, &[], progress)
 }
 
 /// Brings a laboratory up, installs holdfast as a user would, and measures on it.

@@ -9,7 +9,7 @@
 //! pod       a running pod's interface, for frames; the node's side of it
 //!
 //! records   a record that names an older container → the record corrected      ─┐
-//! deaths    a sandbox killed → the agent, the endpoint, the runtime's DEL       ├ cargo xtask bench cluster
+//! deaths    a sandbox killed → the agent, the endpoint, the runtime's DEL       ├ cargo xtask bench guard
 //! flood     a million packets that are not the pod's own: the agent's memory   ─┘
 //! verbs     ADD and DEL from the plugin's start to its end                      ── cargo xtask bench add
 //! ```
