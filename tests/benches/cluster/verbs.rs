@@ -12,9 +12,10 @@
 //! agent has installed there, as libcni does. A sandbox is what an ADD finds of one: a network namespace, and a process
 //! in a cgroup with the container's ID in its name. containerd goes on, for it carries the agent's log away.
 //!
-//! What is left out: the runtime's own share, and that a runtime ends the sandbox's process before it calls DEL. Between
-//! two calls there is a pause: links are unregistered after DEL has answered, and this is about one call at a time. All
-//! runs on one machine, so whatever the API server and etcd take is on the processors that the agent uses.
+//! What is left out: the runtime's own share, that a runtime ends the sandbox's process before it calls DEL, and that it
+//! makes and removes a network namespace for each sandbox. Between two calls there is a pause: links are unregistered
+//! after DEL has answered, and this is about one call at a time. All runs on one machine, so whatever the API server and
+//! etcd take is on the processors that the agent uses.
 
 mod floor;
 mod node;
@@ -36,13 +37,15 @@ use crate::{
 };
 use floor::{Api, Noop};
 use node::{Call, Plugin};
-use sandbox::Sandbox;
+use sandbox::{Network, Process};
 
 const NODE: &str = "node2";
 const SET: &str = "verbs";
 const PODS: u32 = 250;
+/// After the namespaces were made.
+const SETTLE: Duration = Duration::from_secs(5);
 /// After each verb.
-const REST: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(100);
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -160,18 +163,22 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(&mut self, pods: &[Assigned]) -> Result<()> {
-        for (number, pod) in pods.iter().enumerate() {
+        // All before, and all until the end: a namespace that comes or goes is in the way of the next verb.
+        let networks = pods.iter().map(|pod| Network::new(&pod.pod)).collect::<Result<Vec<_>>>()?;
+        std::thread::sleep(SETTLE);
+        for (number, (pod, network)) in pods.iter().zip(&networks).enumerate() {
             let spawn = self.noop.run()?;
             self.spawn.add(spawn);
             self.version.add(node::version()?);
             self.api.round(number)?;
             for round in ["first", "sticky"] {
-                let sandbox = Sandbox::new(&self.cgroup, &format!("bench-{}-{round}", pod.pod))?;
-                let add = self.plugin.call("ADD", pod, &sandbox)?;
+                let container = format!("bench-{}-{round}", pod.pod);
+                let _process = Process::new(&self.cgroup, &container)?;
+                let add = self.plugin.call("ADD", pod, &container, network)?;
                 let verb = if round == "first" { &mut self.first } else { &mut self.sticky };
                 verb.add(&add, spawn);
                 std::thread::sleep(REST);
-                self.del.add(&self.plugin.call("DEL", pod, &sandbox)?, spawn);
+                self.del.add(&self.plugin.call("DEL", pod, &container, network)?, spawn);
                 std::thread::sleep(REST);
             }
         }

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 use xtask::lab::Node;
 
-use super::sandbox::Sandbox;
+use super::sandbox::Network;
 use crate::{
     agent::metrics,
     workload::{Assigned, NAMESPACE},
@@ -55,8 +55,7 @@ impl Plugin {
         Ok(Self { configuration: configuration.to_string() })
     }
 
-    pub(super) fn call(&self, verb: &str, pod: &Assigned, sandbox: &Sandbox) -> Result<Call> {
-        let container = &sandbox.container;
+    pub(super) fn call(&self, verb: &str, pod: &Assigned, container: &str, network: &Network) -> Result<Call> {
         let arguments = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={container};K8S_POD_UID={}",
             pod.pod, pod.uid
@@ -64,7 +63,7 @@ impl Plugin {
         let environment = [
             ("CNI_COMMAND", verb),
             ("CNI_CONTAINERID", container),
-            ("CNI_NETNS", &format!("/var/run/netns/{container}")),
+            ("CNI_NETNS", &network.path()),
             ("CNI_IFNAME", "eth0"),
             ("CNI_ARGS", &arguments),
             ("CNI_PATH", "/opt/cni/bin"),

@@ -1,4 +1,6 @@
 //! What an ADD finds of a sandbox: a network namespace, and a process that a cgroup's name makes the container's.
+//!
+//! Both of the node that the calling thread is on.
 
 use std::{
     fs,
@@ -11,14 +13,39 @@ use xtask::progress::output;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// A sandbox on the node that the calling thread is on. It goes when it is dropped.
-pub(super) struct Sandbox {
-    pub(super) container: String,
+/// A network namespace, empty. It goes when it is dropped; the kernel takes it apart after that, for some time, and ADDs
+/// are slower meanwhile.
+pub(super) struct Network {
+    name: String,
+}
+
+impl Network {
+    pub(super) fn new(name: &str) -> Result<Self> {
+        output(Command::new("ip").args(["netns", "add", name]))?;
+        Ok(Self { name: name.to_owned() })
+    }
+
+    /// Its path, as a runtime has it.
+    pub(super) fn path(&self) -> String {
+        format!("/var/run/netns/{}", self.name)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Err(error) = output(Command::new("ip").args(["netns", "del", &self.name])) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// A container's process. It ends when it is dropped.
+pub(super) struct Process {
     process: Child,
     cgroup: PathBuf,
 }
 
-impl Sandbox {
+impl Process {
     /// `node` is the node's cgroup.
     pub(super) fn new(node: &str, container: &str) -> Result<Self> {
         // Version 2, or of version 1 a hierarchy in which a new cgroup needs no settings.
@@ -27,20 +54,17 @@ impl Sandbox {
         let cgroup = root.join(node).join(container);
         fs::create_dir(&cgroup).with_context(|| format!("making {}", cgroup.display()))?;
         let process = Command::new("sleep").arg("infinity").stdin(Stdio::null()).spawn().context("starting a sleep")?;
-        let sandbox = Self { container: container.to_owned(), process, cgroup };
-        fs::write(sandbox.cgroup.join("cgroup.procs"), sandbox.process.id().to_string())?;
-        output(Command::new("ip").args(["netns", "add", container]))?;
-        Ok(sandbox)
+        let process = Self { process, cgroup };
+        fs::write(process.cgroup.join("cgroup.procs"), process.process.id().to_string())?;
+        Ok(process)
     }
 }
 
-impl Drop for Sandbox {
+impl Drop for Process {
     fn drop(&mut self) {
         let ended = self.process.kill().and_then(|()| self.process.wait()).and_then(|_| fs::remove_dir(&self.cgroup));
         if let Err(error) = ended {
             eprintln!("{}: {error}", self.cgroup.display());
         }
-        // It may never have been made.
-        drop(Command::new("ip").args(["netns", "del", &self.container]).output());
     }
 }
