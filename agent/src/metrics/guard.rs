@@ -87,7 +87,8 @@ impl KernelCounters {
         Ok((|| {
             encode(encoder, "holdfast_guard_packets", "Packets that the guard let pass", of(is_pass))?;
             encode(encoder, "holdfast_guard_drops", "Packets that the guard dropped", of(is_drop))?;
-            encode(encoder, "holdfast_guard_events", "What the guard saw and reported", of(is_event))?;
+            let events = "What the guard saw; kind `events` is all that was sent to the agent, of whatever other kind";
+            encode(encoder, "holdfast_guard_events", events, of(is_event))?;
             let lost = "Events for which the ring had no room, or the agent no time";
             encode(encoder, "holdfast_guard_events_lost", lost, of(is_lost).chain(passed_over))?;
             let mut gauges = encoder.encode_descriptor(

@@ -69,6 +69,18 @@ fn a_pod_cannot_use_its_neighbours_address() -> Result<()> {
         ensure!(ping(&stage, "web-1", from, to)?, "the neighbour itself does not get through any more");
     }
     same("the neighbour's record", &stage.holder("web-1")?, &victim)?;
+    for counted in [
+        r#"holdfast_guard_packets_total{kind="pass_current"}"#,
+        r#"holdfast_guard_drops_total{kind="drop_foreign"}"#,
+        r#"holdfast_guard_events_total{kind="events"}"#,
+        r#"holdfast_bindings{state="current"}"#,
+        r#"holdfast_cni_seconds_count{verb="ADD"}"#,
+    ] {
+        ensure!(agents::metric(stage.world, &thief.node, counted)? > 0.0, "{counted} is 0");
+    }
+    for there in [r#"holdfast_guard_events_lost_total{kind="events_lost"}"#, "holdfast_fence_seconds_count"] {
+        agents::metric(stage.world, &thief.node, there)?;
+    }
     stage.finish()
 }
 
