@@ -287,3 +287,6 @@ fn parse_routes(text: &str) -> Result<Vec<Route>, ChoiceError> {
     }
     Ok(routes)
 }
+
+#[cfg(test)]
+mod tests;

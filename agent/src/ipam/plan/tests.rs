@@ -1,0 +1,87 @@
+use holdfast_api::endpoint::STATEFUL_SET;
+use holdfast_cni::NetConf;
+use holdfast_core::id::PodName;
+use serde_json::{Value, json};
+
+use super::*;
+
+const POOL: &str = "a";
+
+fn settings(stateful_set: bool) -> Settings {
+    Settings { node: "n1".into(), families: vec![Family::V4], stateful_set }
+}
+
+/// The pod `web-0` of the StatefulSet with this UID.
+fn pod(uid: &str, set: &str, annotations: &Value) -> Pod {
+    let owner = json!({"apiVersion": "apps/v1", "kind": STATEFUL_SET, "name": "web", "uid": set, "controller": true});
+    serde_json::from_value(json!({"metadata": {
+        "namespace": "d", "name": "web-0", "uid": uid, "ownerReferences": [owner], "annotations": annotations,
+    }}))
+    .unwrap()
+}
+
+/// What pod `one` of StatefulSet `s` held last: an address of pool [`POOL`] on each of two interfaces.
+fn endpoint() -> SpiderEndpoint {
+    let mut endpoint = SpiderEndpoint::for_pod(&PodName::new("d", "web-0"));
+    endpoint.status = serde_json::from_value(json!({
+        "current": {"uid": "one", "node": "n1", "generation": 3, "ips": [
+            {"interface": "eth0", "ipv4": "10.0.0.1/24", "ipv4Pool": POOL},
+            {"interface": "net1", "ipv4": "10.0.0.2/24", "ipv4Pool": POOL},
+        ]},
+        "ownerControllerType": STATEFUL_SET, "ownerControllerName": "web", "ownerControllerUID": "s",
+    }))
+    .unwrap();
+    endpoint
+}
+
+/// What `pod` keeps of [`endpoint`] on `eth0`.
+fn kept(pod: &Pod, settings: &Settings) -> Vec<String> {
+    kept_but(pod, settings, &HashSet::new())
+}
+
+/// The same where some addresses have been lost.
+fn kept_but(pod: &Pod, settings: &Settings, lost: &HashSet<IpAddr>) -> Vec<String> {
+    let conf = NetConf::from_value(&json!({"cniVersion": "1.0.0", "name": "lan", "type": "holdfast"})).unwrap();
+    let request = Request {
+        pod: PodName::new("d", "web-0"),
+        uid: None,
+        container: "c".parse().unwrap(),
+        interface: "eth0".parse().unwrap(),
+        conf: &conf,
+    };
+    let plan = Plan::new(settings, &request, pod, None).unwrap();
+    let elsewhere: Vec<IpAddr> = plan.elsewhere(Some(&endpoint())).into_iter().collect();
+    assert_eq!(elsewhere, [IpAddr::from([10, 0, 0, 2])], "the other interface's address is not free");
+    plan.keep(Some(&endpoint()), lost).iter().map(|kept| kept.address().to_string()).collect()
+}
+
+#[test]
+fn a_set_keeps_its_addresses_and_another_of_its_name_does_not() {
+    let none = json!({});
+    assert_eq!(kept(&pod("one", "s", &none), &settings(true)), ["10.0.0.1"], "a new sandbox");
+    assert_eq!(kept(&pod("two", "s", &none), &settings(true)), ["10.0.0.1"], "a new pod");
+    assert_eq!(kept(&pod("two", "other", &none), &settings(true)), [""; 0]);
+}
+
+#[test]
+fn without_stickiness_only_the_same_pod_keeps_them() {
+    let none = json!({});
+    assert_eq!(kept(&pod("one", "s", &none), &settings(false)), ["10.0.0.1"]);
+    assert_eq!(kept(&pod("two", "s", &none), &settings(false)), [""; 0]);
+}
+
+#[test]
+fn only_its_author_moves_a_pod() {
+    let names = |pool: &str| json!({"ipam.spidernet.io/ippool": json!({"ipv4": [pool]}).to_string()});
+    assert_eq!(kept(&pod("two", "s", &names(POOL)), &settings(true)), ["10.0.0.1"]);
+    assert_eq!(kept(&pod("two", "s", &names("b")), &settings(true)), [""; 0], "other pools are named");
+    let fixed = |address: &str| json!({"ipam.spidernet.io/static-ips": json!({"0": [address]}).to_string()});
+    assert_eq!(kept(&pod("two", "s", &fixed("10.0.0.1")), &settings(true)), ["10.0.0.1"]);
+    assert_eq!(kept(&pod("two", "s", &fixed("10.0.0.9")), &settings(true)), [""; 0], "another address is fixed");
+}
+
+#[test]
+fn what_another_endpoint_has_by_now_is_not_kept() {
+    let lost = HashSet::from([IpAddr::from([10, 0, 0, 1])]);
+    assert_eq!(kept_but(&pod("two", "s", &json!({})), &settings(true), &lost), [""; 0]);
+}
