@@ -101,7 +101,8 @@ impl Server {
     pub(crate) fn process(&self, name: &str, environment: &[(&str, &str)]) -> Result<Process> {
         let mut command = with_parent(&std::env::current_exe()?);
         command.args(["--exact", name, "--nocapture"]).env("KUBECONFIG", &self.file);
-        command.envs(environment.iter().copied()).stdin(Stdio::null());
+        // Its own summary is none of this run's.
+        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());
         Ok(Process(command.spawn().with_context(|| format!("cannot start {name} in a process of its own"))?))
     }
 
