@@ -24,6 +24,8 @@ const ALWAYS: [&str; 2] = ["6.1", "6.12"];
 /// What the tests make links and qdiscs of.
 const MODULES: [&str; 9] =
     ["veth", "bridge", "8021q", "macvlan", "ipvlan", "dummy", "sch_ingress", "cls_bpf", "nf_conntrack_netlink"];
+/// Before those, where a kernel has it as a module: `libcrc32c`, which conntrack needs, asks for it by what it does.
+const FIRST: &str = "crc32c_generic";
 /// How old the package lists may be. Kernels come every few weeks.
 const LISTS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -107,7 +109,7 @@ pub(super) fn choose<'a>(served: &'a [Kernel], wanted: &[String]) -> Result<Vec<
 
 /// Fetches a kernel, unless it is in the cache.
 pub(super) fn prepare(kernel: &Kernel, progress: &Progress) -> Result<Files> {
-    let key = cache::key(&[RECIPE, &kernel.image, &kernel.version, &MODULES.join(" ")].map(str::as_bytes));
+    let key = cache::key(&[RECIPE, &kernel.image, &kernel.version, FIRST, &MODULES.join(" ")].map(str::as_bytes));
     let what = format!("vm-linux-{}", kernel.series());
     let folder = cache::ensure(&cache::root()?, &what, &key, progress, |folder| {
         let work = folder.join("work");
@@ -119,7 +121,9 @@ pub(super) fn prepare(kernel: &Kernel, progress: &Progress) -> Result<Files> {
         apt.unpack(&packages, &work.join("packages"), &work.join("root"), progress)?;
         fs::copy(vmlinuz(&work.join("root"))?, folder.join("vmlinuz"))?;
         fs::create_dir(folder.join("modules"))?;
-        for (number, (name, bytes)) in Modules::find(&work.join("root"))?.in_order(&MODULES)?.iter().enumerate() {
+        let modules = Modules::find(&work.join("root"))?;
+        let wanted: Vec<_> = modules.has(FIRST).then_some(FIRST).into_iter().chain(MODULES).collect();
+        for (number, (name, bytes)) in modules.in_order(&wanted)?.iter().enumerate() {
             fs::write(folder.join(format!("modules/{number:02}-{name}.ko")), bytes)?;
         }
         Ok(fs::remove_dir_all(work)?)

@@ -22,6 +22,11 @@ impl Modules {
         Ok(modules)
     }
 
+    /// Whether there is a file of the module.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
     /// The `wanted` modules and what they need, in an order in which they can be loaded.
     pub(super) fn in_order(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut ordered = Vec::new();
