@@ -133,18 +133,6 @@ impl Datapath {
         self.state().detach(link, ifname)
     }
 
-    /// As [`Self::detach_pod_link`], for a pod's link on this node of which only the name is known (any more). Neither an
-    /// uplink nor a link inside a pod is meant, though it may have that name: `eth0`, most of all.
-    pub fn detach_pod_link_named(&self, ifname: &IfName) -> Result<(), DatapathError> {
-        let mut state = self.state();
-        let named = state.maps.links()?.into_iter().filter(|link| !link.inside && link.name == *ifname);
-        let (pods, uplinks): (Vec<Link>, Vec<Link>) = named.partition(|link| link.role == LinkRole::Pod);
-        match (pods.is_empty(), uplinks.is_empty()) {
-            (true, true) => state.pins.remove_link(ifname.as_str()),
-            _ => pods.into_iter().map(|link| state.detach(link.link, ifname)).fold(Ok(()), Result::and),
-        }
-    }
-
     /// Gives the address to the link. Make before break: the new binding is CURRENT before any other link's becomes
     /// STALE, and there is no moment at which nobody's packets pass.
     pub fn bind(&self, entry: &BindingEntry) -> Result<(), DatapathError> {
@@ -166,23 +154,6 @@ impl Datapath {
     /// Fences the address off on this link. No error if it is not bound there.
     pub fn mark_stale(&self, link: IfIndex, address: IpAddr) -> Result<(), DatapathError> {
         self.state().maps.disown_and_fence(link, address)
-    }
-
-    /// Fences every address off on this link: one that is about to go, or whose container has been succeeded. Goes on past
-    /// an error and gives the first.
-    pub fn fence_link(&self, link: IfIndex) -> Result<(), DatapathError> {
-        let mut state = self.state();
-        let addresses = state.maps.addresses(link);
-        addresses.into_iter().map(|address| state.maps.disown_and_fence(link, address)).fold(Ok(()), Result::and)
-    }
-
-    /// Fences the address off on every link that it was bound to for another container than this one. Goes on past an
-    /// error and gives the first.
-    pub fn fence_others(&self, address: IpAddr, keep_tag: u64) -> Result<(), DatapathError> {
-        let mut state = self.state();
-        let others = state.maps.others(address, keep_tag);
-        let mut fence = |link| state.maps.disown_and_fence(link, address);
-        others.into_iter().map(|other| other.and_then(&mut fence)).fold(Ok(()), Result::and)
     }
 
     /// All bindings, as the kernel has them.

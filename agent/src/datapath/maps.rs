@@ -156,15 +156,6 @@ impl Maps {
         self.holders.iter().filter(|(_, links)| links.contains(&link)).map(|(address, _)| *address).collect()
     }
 
-    /// The links to which the address was bound for another container.
-    pub(super) fn others(&self, address: IpAddr, tag: u64) -> Vec<Result<IfIndex, DatapathError>> {
-        let other = |link| match self.binding(link, address) {
-            Ok(value) => value.filter(|value| value.container_tag != tag).map(|_| Ok(link)),
-            Err(error) => Some(Err(error)),
-        };
-        self.holders(address).filter_map(other).collect()
-    }
-
     pub(super) fn lease(&mut self, link: IfIndex, address: IpAddr, slot: Option<u16>) -> Result<(), DatapathError> {
         let Some(value) = self.binding(link, address)? else { return Ok(()) };
         let flags = if slot.is_some() { value.flags | FLAG_LEASED } else { value.flags & !FLAG_LEASED };

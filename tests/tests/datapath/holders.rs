@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use holdfast_abi::Counter;
 use holdfast_agent::datapath::{BindingState, EventKind, Mode};
-use holdfast_core::id::{Generation, IfIndex};
+use holdfast_core::id::Generation;
 use holdfast_tests::{
     frames,
-    guarded::{Node, Pod, binding, counted},
+    guarded::{Node, binding, counted},
     netns::within,
     wire::has,
 };
@@ -110,7 +110,7 @@ fn an_unbound_address_is_foreign_and_a_detached_link_is_forgotten() -> Result<()
     guard.unbind(pod.link, ADDRESS.into()).context("unbinding what is not bound")?;
     node.stops(&pod, &frame)?;
     guard.bind(&binding(&pod, ADDRESS, 1))?;
-    node.host.run(|| guard.detach_pod_link_named(&pod.name))??;
+    node.host.run(|| guard.detach_pod_link(pod.link, &pod.name))??;
     node.host.run(|| guard.detach_pod_link(pod.link, &pod.name))?.context("detaching what is not attached")?;
     ensure!(guard.bindings()?.is_empty() && guard.links()?.is_empty());
     // With nobody on the link, nothing is judged. The kernel takes the program off a moment after its pin is gone.
@@ -120,57 +120,6 @@ fn an_unbound_address_is_foreign_and_a_detached_link_is_forgotten() -> Result<()
         .collect::<Result<Vec<_>>>()?;
     ensure!(left.iter().all(|name| name == "sandbox_exit"), "{left:?}");
     Ok(())
-}
-
-#[test]
-fn a_link_is_fenced_with_all_it_has() -> Result<()> {
-    let node = Node::new()?;
-    let (guard, _events) = node.open()?;
-    guard.set_pools(&[("10.7.0.0/16".parse()?, 4), ("fd07::/64".parse()?, 6)])?;
-    let (pod, neighbour) = (node.pod("a")?, node.pod("b")?);
-    let other = Ipv4Addr::new(10, 7, 0, 3);
-    for pod in [&pod, &neighbour] {
-        node.guard(&guard, pod, Mode::Enforce)?;
-    }
-    for address in [IpAddr::from(ADDRESS), ADDRESS6.into()] {
-        guard.bind(&binding(&pod, address, 1))?;
-    }
-    guard.bind(&binding(&neighbour, other, 1))?;
-    let mac = pod.wire.mac();
-    let frames = [frames::ipv4(mac, ADDRESS, "hello"), frames::ipv6(mac, ADDRESS6, "hello")];
-    node.passes(&pod, &frames)?;
-    guard.fence_link(pod.link)?;
-    guard.fence_link(pod.link).context("fencing what is fenced")?;
-    node.stops(&pod, &frames)?;
-    ensure!(counted(&guard, Counter::DropStale)? == 2);
-    // Nobody owns its addresses any more, and the neighbour has lost nothing.
-    node.stops(&neighbour, &[frames::ipv4(neighbour.wire.mac(), ADDRESS, "hello")])?;
-    node.passes(&neighbour, &[frames::ipv4(neighbour.wire.mac(), other, "hello")])?;
-    guard.fence_link(IfIndex(4_000_000)).context("a link that is none")
-}
-
-#[test]
-fn others_of_an_address_are_fenced() -> Result<()> {
-    let node = Node::new()?;
-    let (guard, _events) = node.open()?;
-    guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
-    let (pod, neighbour) = (node.pod("a")?, node.pod("b")?);
-    let other = Ipv4Addr::new(10, 7, 0, 3);
-    for pod in [&pod, &neighbour] {
-        node.guard(&guard, pod, Mode::Enforce)?;
-    }
-    for (pod, address) in [(&pod, ADDRESS), (&neighbour, other)] {
-        guard.bind(&binding(pod, address, 1))?;
-    }
-    let frame = |pod: &Pod, address| [frames::ipv4(pod.wire.mac(), address, "hello")];
-    guard.fence_others(ADDRESS.into(), pod.tag)?;
-    node.passes(&pod, &frame(&pod, ADDRESS)).context("its own container is kept")?;
-    guard.fence_others(ADDRESS.into(), neighbour.tag)?;
-    node.stops(&pod, &frame(&pod, ADDRESS)).context("another one is kept, which is not here yet")?;
-    node.passes(&neighbour, &frame(&neighbour, other)).context("another address")?;
-    guard.bind(&binding(&neighbour, ADDRESS, 2))?;
-    guard.fence_others(ADDRESS.into(), neighbour.tag)?;
-    node.passes(&neighbour, &frame(&neighbour, ADDRESS)).context("it has come")
 }
 
 #[test]

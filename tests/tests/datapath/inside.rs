@@ -65,22 +65,6 @@ fn pods_without_a_host_side_are_guarded_with_clsact() -> Result<()> {
 }
 
 #[test]
-fn a_name_on_the_node_is_not_one_in_a_pod() -> Result<()> {
-    let node = Node::new()?;
-    let (guard, _events) = node.open()?;
-    let (pods, _) = two_pods(&node, &guard)?;
-    // The node's way to the LAN has the name that a pod's interface has in every pod.
-    node.host.ip("link add name eth0 type veth peer name far")?;
-    let uplink = node.host.run(|| nix::net::if_::if_nametoindex("eth0"))?.map(IfIndex)?;
-    let name = "eth0".parse()?;
-    node.host.run(|| guard.attach_uplink(uplink, &name))??;
-    node.host.run(|| guard.detach_pod_link_named(&name))??;
-    ensure!(guard.links()?.len() == 3, "{:?}", guard.links()?);
-    ensure!(node.bpffs().join("links/eth0:in").exists() == node.has_tcx(), "the uplink's pin");
-    only_the_new_one_passes(&node, &pods)
-}
-
-#[test]
 fn a_number_never_comes_again() -> Result<()> {
     let node = Node::new()?;
     let (mut guard, mut events) = node.open()?;
