@@ -94,7 +94,8 @@ impl Network {
     /// The network of the namespace this process is in. Fails where netlink or packet sockets cannot be used at all.
     pub fn open() -> Result<Self, NetError> {
         Socket::open(NODE)?;
-        Ok(Self { exposure: Arc::new(Exposure::open()?), turns: Arc::default(), traces: Arc::default() })
+        let exposure = Arc::new(Exposure::open()?);
+        Ok(Self { traces: Arc::new(Traces::new(exposure.clone())), exposure, turns: Arc::default() })
     }
 
     /// Makes the node route for its pods: forwarding for both families (router advertisements that are accepted

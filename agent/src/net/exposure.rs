@@ -123,6 +123,12 @@ impl Exposure {
         Ok(!ours.is_empty())
     }
 
+    /// Does something to the tables: what it has read of them stays true until it has ended.
+    pub(super) fn while_nothing_moves<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _state = lock(&self.state);
+        work()
+    }
+
     /// Takes away routes, neighbours and proxies of a link.
     pub(super) fn withdraw(&self, node: &Socket, link: &IfName) -> Result<Withdrawn, NetError> {
         let mut state = lock(&self.state);

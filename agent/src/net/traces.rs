@@ -15,11 +15,12 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{NODE, NetError, conntrack, host, lock, neighbour::Entry, netlink::Socket};
+use super::{NODE, NetError, conntrack, exposure::Exposure, host, lock, neighbour::Entry, netlink::Socket};
 
 /// The addresses whose traces are to go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Traces {
+    exposure: Arc<Exposure>,
     state: Mutex<State>,
     done: Condvar,
 }
@@ -31,6 +32,11 @@ struct State {
 }
 
 impl Traces {
+    /// None yet. `exposure` says when addresses move.
+    pub(super) fn new(exposure: Arc<Exposure>) -> Self {
+        Self { exposure, state: Mutex::default(), done: Condvar::new() }
+    }
+
     /// Has the traces of these addresses removed soon. To be called on the runtime's threads or its blocking ones.
     pub(super) fn remove(self: &Arc<Self>, addresses: impl IntoIterator<Item = IpAddr>) {
         let mut state = lock(&self.state);
@@ -57,7 +63,7 @@ struct Worker {
 impl Worker {
     fn work(mut self) {
         while let Some(wanted) = self.next() {
-            match remove(&wanted) {
+            match remove(&self.traces.exposure, &wanted) {
                 Ok((0, 0)) => {}
                 Ok((neighbours, connections)) => {
                     tracing::debug!(addresses = ?wanted, neighbours, connections, "forgot what was of a former holder");
@@ -88,9 +94,10 @@ impl Drop for Worker {
 }
 
 /// Gives how many neighbours and connections there were.
-fn remove(addresses: &HashSet<IpAddr>) -> Result<(usize, usize), NetError> {
+fn remove(exposure: &Exposure, addresses: &HashSet<IpAddr>) -> Result<(usize, usize), NetError> {
     let node = Socket::open(NODE)?;
-    let neighbours = remove_neighbours(&node, addresses);
+    // An address that comes back meanwhile would lose the neighbour that it has just been given.
+    let neighbours = exposure.while_nothing_moves(|| remove_neighbours(&node, addresses));
     let connections = conntrack::flush(addresses)?;
     Ok((neighbours?, connections))
 }
