@@ -1,23 +1,23 @@
-//! `CNI_ARGS`.
+//! The pod's identity in `CNI_ARGS`.
 
-use crate::{CniError, code};
+use crate::error::{CniError, code};
 
-/// What a kubelet's runtime passes about the pod in `CNI_ARGS` (`KEY=value;KEY=value`).
+/// The pod's identity that a Kubernetes container runtime passes in `CNI_ARGS` (`KEY=value;KEY=value`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct K8sArgs {
     /// `K8S_POD_NAMESPACE`.
     pub namespace: Option<String>,
     /// `K8S_POD_NAME`.
     pub name: Option<String>,
-    /// `K8S_POD_UID`; containerd and CRI-O pass it since 2019 or so, older ones do not.
+    /// `K8S_POD_UID`; runtimes older than about 2019 do not pass it.
     pub uid: Option<String>,
     /// `K8S_POD_INFRA_CONTAINER_ID`.
     pub infra_container_id: Option<String>,
 }
 
 impl K8sArgs {
-    /// Reads `CNI_ARGS`. As in the reference libraries, a key that is not known is an error, unless
-    /// `IgnoreUnknown` says otherwise. A key given twice has the value of the last.
+    /// Parses `CNI_ARGS`. As in libcni, an unknown key is an error (code 4) unless `IgnoreUnknown` is true.
+    /// The last value of a repeated key wins.
     pub fn parse(args: &str) -> Result<Self, CniError> {
         let mut parsed = Self::default();
         let mut unknown = None;
@@ -38,7 +38,7 @@ impl K8sArgs {
         }
         match unknown {
             Some(key) if !ignore_unknown => {
-                let msg = format!("CNI_ARGS: {key:?} is not known, and IgnoreUnknown is not set");
+                let msg = format!("CNI_ARGS: {key:?} is unknown and IgnoreUnknown is not set");
                 Err(CniError::new(code::INVALID_ENVIRONMENT, msg))
             }
             _ => Ok(parsed),
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kubelets_arguments() {
+    fn arguments_of_containerd_are_parsed() {
         let args = K8sArgs::parse(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=demo-0;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=u;X=y",
         )
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_counts_wherever_it_stands() {
+    fn ignore_unknown_applies_to_keys_before_it() {
         assert_eq!(K8sArgs::parse("X=y;IgnoreUnknown=true").unwrap(), K8sArgs::default());
         for bad in ["X=y", "IgnoreUnknown=0;X=y", "IgnoreUnknown=maybe", "K8S_POD_NAME"] {
             assert_eq!(K8sArgs::parse(bad).unwrap_err().code, code::INVALID_ENVIRONMENT, "{bad}");

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request over the agent's unix socket, with one deadline for all of it.
+//! The HTTP/1.1 client: one request over the agent's unix socket, with one deadline for connection, request and response.
 
 use std::{
     io::{self, Read, Write},
@@ -10,49 +10,50 @@ use std::{
 
 use holdfast_cni::{CniError, Verb, code};
 
-use crate::call::Call;
+use crate::request::Request;
 
-/// A result has a few hundred bytes.
-const MAX_ANSWER: usize = 4 << 20;
+/// The size limit of a response in bytes. A result has a few hundred.
+const MAX_RESPONSE: usize = 4 << 20;
 const MAX_HEADERS: usize = 32;
 
-/// Why there is no answer.
+/// The reason for a missing response.
 enum Failure {
-    /// Nobody listens, or the other side went away: the same request may work a second later.
-    Away(io::Error),
-    /// Something answered, but not as the agent does.
-    Strange(String),
+    /// The connection was refused, closed or timed out: the same request may succeed later.
+    Unreachable(io::Error),
+    /// The response is not one that the agent sends.
+    Protocol(String),
 }
 
-/// Sends the call; gives the body of a 200 answer.
-pub(crate) fn ask(call: &Call) -> Result<Vec<u8>, CniError> {
-    let socket = call.conf.socket();
-    let body = serde_json::to_vec(&call.invocation)
+/// Sends the request and returns the body of the 200 response.
+pub(crate) fn send(request: &Request) -> Result<Vec<u8>, CniError> {
+    let socket = request.conf.socket();
+    let body = serde_json::to_vec(&request.invocation)
         .map_err(|error| CniError::new(code::INTERNAL, "encoding the request").with_details(error))?;
-    let deadline = Instant::now() + call.timeout;
-    let answer = exchange(&socket, call.verb, &body, deadline).and_then(|raw| Answer::parse(&raw));
-    match answer {
-        Ok(Answer { status: 200, body }) => Ok(body),
-        Ok(Answer { status, body }) => Err(refusal(status, &body)),
-        Err(Failure::Away(error)) => Err(away(call.verb, &socket, &error)),
-        Err(Failure::Strange(what)) => {
-            let msg = format!("what listens at {} does not answer as the holdfast agent does", socket.display());
-            Err(CniError::new(code::BAD_ANSWER, msg).with_details(what))
+    let deadline = Instant::now() + request.timeout;
+    let response = exchange(&socket, request.verb, &body, deadline).and_then(|raw| Response::parse(&raw));
+    match response {
+        Ok(Response { status: 200, body }) => Ok(body),
+        Ok(Response { status, body }) => Err(agent_error(status, &body)),
+        Err(Failure::Unreachable(error)) => Err(unreachable(request.verb, &socket, &error)),
+        Err(Failure::Protocol(details)) => {
+            let msg = format!("the server at {} does not respond as the holdfast agent does", socket.display());
+            Err(CniError::new(code::BAD_RESPONSE, msg).with_details(details))
         }
     }
 }
 
-/// The agent said no, and why.
-fn refusal(status: u16, body: &[u8]) -> CniError {
+/// Returns the agent's own error from a response that is not 200.
+fn agent_error(status: u16, body: &[u8]) -> CniError {
     serde_json::from_slice(body).unwrap_or_else(|_| {
         let shown: String = String::from_utf8_lossy(body).chars().take(200).collect();
-        CniError::new(code::BAD_ANSWER, format!("the holdfast agent answered HTTP {status} without a CNI error"))
+        CniError::new(code::BAD_RESPONSE, format!("the holdfast agent responded HTTP {status} without a CNI error"))
             .with_details(shown)
     })
 }
 
-/// The agent is not there. DEL too asks for another try: only the agent can give the address back.
-fn away(verb: Verb, socket: &Path, error: &io::Error) -> CniError {
+/// Returns the error for an agent that does not answer. DEL has to be repeated as well: only the agent can release the
+/// address.
+fn unreachable(verb: Verb, socket: &Path, error: &io::Error) -> CniError {
     let socket = socket.display();
     let where_to_look = "look at the holdfast agent pod on this node";
     let (code, msg) = match verb {
@@ -80,9 +81,9 @@ fn away(verb: Verb, socket: &Path, error: &io::Error) -> CniError {
     CniError::new(code, msg).with_details(error)
 }
 
-/// Sends the request and reads until the agent closes or the answer is complete.
+/// Sends the request and reads until the agent closes the connection or the response is complete.
 fn exchange(socket: &Path, verb: Verb, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
-    let mut stream = UnixStream::connect(socket).map_err(Failure::Away)?;
+    let mut stream = UnixStream::connect(socket).map_err(Failure::Unreachable)?;
     let mut request = format!(
         "POST {} HTTP/1.1\r\nHost: holdfast\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         verb.route(),
@@ -90,20 +91,20 @@ fn exchange(socket: &Path, verb: Verb, body: &[u8], deadline: Instant) -> Result
     )
     .into_bytes();
     request.extend_from_slice(body);
-    stream.set_write_timeout(Some(left(deadline)?)).map_err(Failure::Away)?;
-    // An agent may refuse before it has read all; what it says then is worth more than the broken pipe.
+    stream.set_write_timeout(Some(remaining(deadline)?)).map_err(Failure::Unreachable)?;
+    // The agent may respond with an error before it has read the whole request; its error is more useful than EPIPE.
     let sent = stream.write_all(&request);
     let mut raw = Vec::new();
     let received = receive(&mut stream, &mut raw, deadline);
-    // Best effort: the process ends in a moment and closes it anyway.
+    // Best effort: the process closes the socket when it exits.
     let _ = stream.shutdown(Shutdown::Both);
     match (sent, received) {
         (_, Ok(())) if !raw.is_empty() => Ok(raw),
-        (Err(error), _) => Err(Failure::Away(error)),
+        (Err(error), _) => Err(Failure::Unreachable(error)),
         (Ok(()), Err(failure)) => Err(failure),
-        (Ok(()), Ok(())) => Err(Failure::Away(io::Error::new(
+        (Ok(()), Ok(())) => Err(Failure::Unreachable(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            "the connection was closed before an answer came",
+            "the connection was closed before the response",
         ))),
     }
 }
@@ -111,45 +112,45 @@ fn exchange(socket: &Path, verb: Verb, body: &[u8], deadline: Instant) -> Result
 fn receive(stream: &mut UnixStream, raw: &mut Vec<u8>, deadline: Instant) -> Result<(), Failure> {
     let mut chunk = [0; 8192];
     loop {
-        // A timeout per read alone would let a slow trickle go on for ever.
-        stream.set_read_timeout(Some(left(deadline)?)).map_err(Failure::Away)?;
+        // Set before each read: a constant timeout per read would not end a slow trickle.
+        stream.set_read_timeout(Some(remaining(deadline)?)).map_err(Failure::Unreachable)?;
         match stream.read(&mut chunk) {
             Ok(0) => return Ok(()),
             Ok(count) => raw.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(timed_out()),
-            Err(error) => return Err(Failure::Away(error)),
+            Err(error) => return Err(Failure::Unreachable(error)),
         }
-        if raw.len() > MAX_ANSWER {
-            return Err(Failure::Strange("more than 4 MiB".to_owned()));
+        if raw.len() > MAX_RESPONSE {
+            return Err(Failure::Protocol("more than 4 MiB".to_owned()));
         }
-        if complete(raw) {
+        if is_complete(raw) {
             return Ok(());
         }
     }
 }
 
-/// Whether all that `Content-Length` promises is there; without one the end of the stream decides.
-fn complete(raw: &[u8]) -> bool {
+/// Returns true if the response has its `Content-Length`. Without the header the end of the stream ends the response.
+fn is_complete(raw: &[u8]) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(raw) {
         Ok(httparse::Status::Complete(head)) => {
             content_length(&response).is_some_and(|length| raw.len() - head >= length)
         }
-        // Not HTTP: reading on would not make it better.
+        // Not HTTP: `Response::parse` reports it.
         Err(_) => true,
         Ok(httparse::Status::Partial) => false,
     }
 }
 
-fn left(deadline: Instant) -> Result<Duration, Failure> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(timed_out()) } else { Ok(left) }
+fn remaining(deadline: Instant) -> Result<Duration, Failure> {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    if remaining.is_zero() { Err(timed_out()) } else { Ok(remaining) }
 }
 
 fn timed_out() -> Failure {
-    Failure::Away(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))
+    Failure::Unreachable(io::Error::new(io::ErrorKind::TimedOut, "no response in time"))
 }
 
 fn content_length(response: &httparse::Response<'_, '_>) -> Option<usize> {
@@ -157,30 +158,30 @@ fn content_length(response: &httparse::Response<'_, '_>) -> Option<usize> {
     std::str::from_utf8(header.value).ok()?.trim().parse().ok()
 }
 
-/// An HTTP answer.
-struct Answer {
+/// An HTTP response.
+struct Response {
     status: u16,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn parse(raw: &[u8]) -> Result<Self, Failure> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         let head = match response.parse(raw) {
             Ok(httparse::Status::Complete(head)) => head,
-            // It began to answer and died: as good as no answer.
-            Ok(httparse::Status::Partial) => return Err(cut_off()),
-            Err(error) => return Err(Failure::Strange(format!("not HTTP: {error}"))),
+            // The agent died while it sent the response.
+            Ok(httparse::Status::Partial) => return Err(truncated()),
+            Err(error) => return Err(Failure::Protocol(format!("not HTTP: {error}"))),
         };
         let chunked = response.headers.iter().any(|header| header.name.eq_ignore_ascii_case("transfer-encoding"));
         if chunked {
-            return Err(Failure::Strange("a transfer encoding; the agent sends none".to_owned()));
+            return Err(Failure::Protocol("a transfer encoding, which the agent never uses".to_owned()));
         }
         let status = response.code.unwrap_or_default();
         let body = &raw[head..];
         let body = match content_length(&response) {
-            Some(length) if body.len() < length => return Err(cut_off()),
+            Some(length) if body.len() < length => return Err(truncated()),
             Some(length) => &body[..length],
             None => body,
         };
@@ -188,6 +189,6 @@ impl Answer {
     }
 }
 
-fn cut_off() -> Failure {
-    Failure::Away(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed in the middle of the answer"))
+fn truncated() -> Failure {
+    Failure::Unreachable(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed within the response"))
 }

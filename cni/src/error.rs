@@ -1,74 +1,74 @@
-//! The CNI error object.
+//! The error object of the CNI specification.
 
 use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
-/// Error codes: the specification's (section "Error") below 100, ours above.
+/// Error codes: those of the specification (section "Error") below 100, those of holdfast from 100 on.
 pub mod code {
-    /// The configuration's CNI version is not one of ours.
+    /// The configuration's CNI version is not supported.
     pub const INCOMPATIBLE_VERSION: u32 = 1;
-    /// A field of the configuration asks for something that is not supported.
+    /// A field of the configuration has an unsupported value.
     pub const UNSUPPORTED_FIELD: u32 = 2;
     /// The container is unknown or gone; the runtime need not clean up.
     pub const UNKNOWN_CONTAINER: u32 = 3;
-    /// A `CNI_*` variable is missing or wrong.
+    /// A `CNI_*` variable is missing or invalid.
     pub const INVALID_ENVIRONMENT: u32 = 4;
     /// Reading stdin or writing stdout failed.
     pub const IO: u32 = 5;
-    /// What was read is not the JSON it should be.
+    /// Decoding JSON failed.
     pub const DECODING: u32 = 6;
-    /// The configuration is JSON, but not a usable network configuration.
+    /// The network configuration is invalid.
     pub const INVALID_CONFIG: u32 = 7;
-    /// Nothing is wrong for good: the runtime should try again.
+    /// A transient failure: the runtime should try again later.
     pub const TRY_AGAIN: u32 = 11;
     /// STATUS: ADD would fail now.
     pub const NOT_AVAILABLE: u32 = 50;
     /// STATUS: ADD would fail now, and containers that run may have limited connectivity.
     pub const NOT_AVAILABLE_LIMITED: u32 = 51;
-    /// Something failed that is none of the above; the text says what.
+    /// An internal error, described by the message.
     pub const INTERNAL: u32 = 100;
-    /// The agent's answer was not understood: another version of it, or not the agent at all.
-    pub const BAD_ANSWER: u32 = 101;
-    /// No address is free in the pools that may be used.
+    /// The response on the agent's socket is not one of this agent's: another version of the agent, or another server.
+    pub const BAD_RESPONSE: u32 = 101;
+    /// The selected pools have no free address.
     pub const EXHAUSTED: u32 = 102;
-    /// The request is out of date: the pod has a newer sandbox, or is not the API server's current one.
+    /// The request is stale: the pod has a newer sandbox, or its UID is not the API server's current one.
     pub const STALE: u32 = 103;
 }
 
-/// A CNI error: what the agent answers with a 4xx or 5xx status, and, with `cniVersion` beside it, what the
+/// A CNI error: the body of the agent's 4xx and 5xx responses and, together with `cniVersion`, the error object that the
 /// plugin prints on stdout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CniError {
     /// One of [`code`].
     pub code: u32,
-    /// One sentence; it ends up in the pod's events.
+    /// One sentence; the kubelet shows it in the pod's events.
     pub msg: String,
-    /// More, for whoever looks closer.
+    /// The underlying error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
 }
 
 impl CniError {
-    /// An error without details.
+    /// Returns an error without details.
     pub fn new(code: u32, msg: impl Into<String>) -> Self {
         Self { code, msg: msg.into(), details: None }
     }
 
-    /// The same error with details.
+    /// Returns the error with `details` added.
     #[must_use]
     pub fn with_details(mut self, details: impl fmt::Display) -> Self {
         self.details = Some(details.to_string());
         self
     }
 
-    /// Whether the runtime should try again without anybody having changed anything.
+    /// Returns true if the same request may succeed later.
     pub fn is_retry(&self) -> bool {
         self.code == code::TRY_AGAIN
     }
 
-    /// The error object for stdout. Without a version that could be read from the configuration, the newest.
-    pub fn to_json(&self, version: Option<&str>) -> String {
+    /// Returns the error object for stdout, in the given `cniVersion`.
+    pub fn to_json(&self, version: &str) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Object<'a> {
@@ -76,8 +76,8 @@ impl CniError {
             #[serde(flatten)]
             error: &'a CniError,
         }
-        let object = Object { cni_version: version.unwrap_or(crate::CniVersion::NEWEST.as_str()), error: self };
-        // Strings and numbers always serialise; the literal only spares a panic path.
+        let object = Object { cni_version: version, error: self };
+        // Strings and numbers always serialise; the literal avoids a panic path.
         serde_json::to_string(&object).unwrap_or_else(|_| r#"{"code":100,"msg":"internal error"}"#.to_owned())
     }
 }
@@ -96,14 +96,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_object_is_the_specifications() {
+    fn error_object_has_the_fields_of_the_specification() {
         let error = CniError::new(code::TRY_AGAIN, "not now").with_details("connection refused");
         assert_eq!(
-            error.to_json(Some("1.0.0")),
+            error.to_json("1.0.0"),
             r#"{"cniVersion":"1.0.0","code":11,"msg":"not now","details":"connection refused"}"#
         );
         assert_eq!(
-            CniError::new(code::DECODING, "what").to_json(None),
+            CniError::new(code::DECODING, "what").to_json("1.1.0"),
             r#"{"cniVersion":"1.1.0","code":6,"msg":"what"}"#
         );
     }

@@ -1,13 +1,14 @@
-//! What the CNI plugin and the agent say to each other, and what both know of the CNI specification.
+//! The wire types between the CNI plugin and the agent, and the parts of the CNI specification that both use.
 //!
 //! ```text
 //! runtime ── CNI_* environment, configuration on stdin ──▶ plugin (src/main.rs)
 //! plugin  ── POST /v1/{add,del,check,status,gc}, body [`Invocation`] ──▶ agent, over a unix socket
 //! agent   ── 200 and [`AddResult`] or `{}`; 4xx/5xx and [`CniError`] ──▶ plugin
-//! plugin  ── the result in the form of the configuration's CNI version, or an error object ──▶ runtime
+//! plugin  ── the result in the configuration's CNI version, or an error object ──▶ runtime
 //! ```
 //!
-//! The plugin is exec'd once for every verb and has to be small, so this crate knows serde and nothing heavier.
+//! The runtime executes the plugin once per verb, so the binary has to be small: this crate depends on nothing heavier
+//! than serde.
 
 #![forbid(unsafe_code)]
 
@@ -15,12 +16,16 @@ mod args;
 mod error;
 mod invocation;
 mod netconf;
+mod plugin;
 mod result;
+mod verb;
 mod version;
 
 pub use args::K8sArgs;
 pub use error::{CniError, code};
-pub use invocation::{Invocation, Plugin, Verb};
+pub use invocation::Invocation;
 pub use netconf::{Attachment, DEFAULT_SOCKET, Ipam, Mode, NetConf};
+pub use plugin::Plugin;
 pub use result::{AddResult, Dns, Interface, IpConfig, Route};
+pub use verb::Verb;
 pub use version::CniVersion;

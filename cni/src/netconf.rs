@@ -1,16 +1,19 @@
-//! The typed view of a network configuration. Keys that are not named here are accepted and left alone.
+//! The network configuration. Unknown keys are accepted and ignored.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::{CniError, CniVersion, code};
+use crate::{
+    error::{CniError, code},
+    version::CniVersion,
+};
 
-/// Where the agent listens, unless `ipam_unix_socket_path` says otherwise.
+/// The agent's socket if the configuration has no `ipam_unix_socket_path`.
 pub const DEFAULT_SOCKET: &str = "/run/holdfast/agent.sock";
 
-/// A network configuration, of the main plugin or of the plugin that delegates to us.
+/// The network configuration of holdfast, or of an interface plugin that delegates to it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetConf {
@@ -20,51 +23,51 @@ pub struct NetConf {
     /// The network's name.
     #[serde(default)]
     pub name: String,
-    /// `type`: the main plugin's name.
+    /// `type`, the name of the interface plugin.
     #[serde(default, rename = "type")]
     pub kind: String,
-    /// How the main plugin makes the interface.
+    /// The kind of interface that holdfast creates.
     #[serde(default)]
     pub mode: Mode,
-    /// The interface's MTU; absent or 0: the uplink's.
+    /// The interface's MTU in bytes; the uplink's if absent or 0.
     #[serde(default, deserialize_with = "zero_is_absent")]
     pub mtu: Option<u32>,
-    /// The node's uplink; absent: the interface in the pool's subnet, else the default route's.
+    /// The node's uplink; if absent, the interface in the pool's subnet, else that of the default route.
     #[serde(default, deserialize_with = "empty_is_absent")]
     pub master: Option<String>,
     /// The `ipam` section.
     #[serde(default)]
     pub ipam: Ipam,
-    /// Result of the plugin before in the list (ADD), or of the last ADD (CHECK, DEL).
+    /// The result of the previous plugin in the list (ADD) or of the last ADD (CHECK, DEL).
     #[serde(default)]
     pub prev_result: Option<Value>,
-    /// GC's list of what is to stay. Required by the specification; absent here is told apart from empty.
+    /// The attachments that GC keeps. The specification requires the list: an absent one is an error, not an empty list.
     #[serde(default, rename = "cni.dev/valid-attachments")]
     pub valid_attachments: Option<Vec<Attachment>>,
-    /// The same keys at top level, for a main plugin's configuration without an `ipam` section.
+    /// The `ipam` keys at top level, for a holdfast configuration without an `ipam` section.
     #[serde(flatten)]
     top: Ipam,
 }
 
-/// The keys of the `ipam` section, which keep Spiderpool's names.
+/// The `ipam` section, with Spiderpool's keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Ipam {
-    /// The delegate's name.
+    /// `type`, the name of the IPAM plugin.
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
-    /// Pools for IPv4, tried in this order.
+    /// The IPv4 pools, in order of preference.
     #[serde(default)]
     pub default_ipv4_ippool: Option<Vec<String>>,
-    /// Pools for IPv6.
+    /// The IPv6 pools, in order of preference.
     #[serde(default)]
     pub default_ipv6_ippool: Option<Vec<String>>,
-    /// No default route for the container.
+    /// True leaves the container without a default route.
     #[serde(default)]
     pub clean_gateway: Option<bool>,
-    /// Accepted for old configurations; the agent has its own log.
+    /// Accepted for Spiderpool's configurations and ignored: the agent has its own log.
     #[serde(default)]
     pub log_level: Option<String>,
-    /// Accepted for old configurations.
+    /// Accepted for Spiderpool's configurations and ignored.
     #[serde(default)]
     pub log_file_path: Option<String>,
     /// The agent's socket.
@@ -72,75 +75,75 @@ pub struct Ipam {
     pub ipam_unix_socket_path: Option<PathBuf>,
 }
 
-/// How the main plugin makes the interface.
+/// The kind of interface that holdfast creates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// A veth pair; the node routes between it and the LAN and answers there for the pod.
+    /// A veth pair. The node routes between it and the LAN, and answers ARP and ND on the LAN for the pod.
     #[default]
     Veth,
 }
 
-/// An attachment that GC must leave alone.
+/// An attachment that GC keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Attachment {
-    /// The container.
+    /// The container ID.
     #[serde(rename = "containerID")]
     pub container_id: String,
-    /// Its interface.
+    /// The name of the interface in the container.
     pub ifname: String,
 }
 
 impl NetConf {
-    /// Reads the configuration; the error (code 7) names what is wrong with it.
+    /// Parses a configuration; the error (code 7) names the invalid key.
     pub fn from_value(value: &Value) -> Result<Self, CniError> {
         let Some(object) = value.as_object() else {
             let msg = "the network configuration is not a JSON object";
             return Err(CniError::new(code::INVALID_CONFIG, msg));
         };
         let mut own = object.clone();
-        if is_of_another_plugin(value) {
+        if is_delegated(value) {
             own.retain(|key, _| !INTERFACE_KEYS.contains(&key.as_str()));
         }
         let mut conf = Self::deserialize(Value::Object(own)).map_err(|error| {
-            CniError::new(code::INVALID_CONFIG, format!("the network configuration cannot be used: {error}"))
+            CniError::new(code::INVALID_CONFIG, format!("the network configuration is invalid: {error}"))
         })?;
         conf.ipam = conf.ipam.or(std::mem::take(&mut conf.top));
         Ok(conf)
     }
 
-    /// The CNI version that the result is to have.
+    /// Returns the CNI version of the configuration, which the result has to have; errors have code 1.
     pub fn version(&self) -> Result<CniVersion, CniError> {
         if self.cni_version.is_empty() {
-            let msg = format!("the network configuration has no cniVersion; holdfast speaks {}", CniVersion::list());
+            let msg = format!("the network configuration has no cniVersion; holdfast supports {}", CniVersion::list());
             return Err(CniError::new(code::INCOMPATIBLE_VERSION, msg));
         }
         self.cni_version.parse()
     }
 
-    /// The agent's socket.
+    /// Returns the path of the agent's socket.
     pub fn socket(&self) -> PathBuf {
         self.ipam.ipam_unix_socket_path.clone().unwrap_or_else(|| DEFAULT_SOCKET.into())
     }
 
-    /// Whether the container goes without a default route.
+    /// Returns true if the container gets no default route.
     pub fn clean_gateway(&self) -> bool {
         self.ipam.clean_gateway.unwrap_or(false)
     }
 }
 
-/// Keys about the interface. In the configuration of a plugin that delegates to us they mean what that plugin says:
-/// macvlan's `mode` is `bridge`.
+/// The keys about the interface. In the configuration of a delegating plugin they belong to that plugin: macvlan's
+/// `mode` is `bridge`.
 const INTERFACE_KEYS: [&str; 3] = ["master", "mode", "mtu"];
 
-/// Whether the configuration's main plugin is another, which delegates.
-fn is_of_another_plugin(value: &Value) -> bool {
+/// Returns true if the configuration is of another interface plugin, which delegates to holdfast.
+fn is_delegated(value: &Value) -> bool {
     let delegates = value["ipam"]["type"].is_string();
     delegates && value["type"].as_str().is_some_and(|kind| !kind.is_empty() && kind != "holdfast")
 }
 
 impl Ipam {
-    /// This section, filled up from the keys at top level. `type` there is another thing.
+    /// Returns this section with absent keys taken from `top`, except `type`, which at top level is the interface plugin.
     fn or(self, top: Self) -> Self {
         Self {
             kind: self.kind,
@@ -169,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_main_plugins_configuration() {
+    fn configuration_of_the_interface_plugin_is_parsed() {
         let conf = NetConf::from_value(&json!({
             "cniVersion": "1.0.0", "name": "lan", "type": "holdfast", "mode": "veth", "mtu": 1400, "master": "eth1",
             "default_ipv4_ippool": ["a", "b"], "ipam_unix_socket_path": "/x.sock", "capabilities": {"mac": true},
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ipam_section_wins_over_the_top() {
+    fn ipam_section_overrides_the_top_level() {
         let conf = NetConf::from_value(&json!({
             "cniVersion": "0.3.1", "name": "lan", "type": "macvlan", "default_ipv4_ippool": ["top"], "clean_gateway": true,
             "ipam": {"type": "spiderpool", "default_ipv4_ippool": ["section"], "log_level": "DEBUG", "more": {}},
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_plugin_says_of_its_interface_is_left_alone() {
+    fn interface_keys_of_a_delegating_plugin_are_ignored() {
         let conf = NetConf::from_value(&json!({
             "cniVersion": "0.3.1", "name": "lan", "type": "macvlan", "mode": "bridge", "master": "eth0", "mtu": "auto",
             "ipam": {"type": "spiderpool"},
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_for_gc() {
+    fn valid_attachments_are_parsed() {
         let conf = NetConf::from_value(&json!({
             "cniVersion": "1.1.0", "name": "lan", "type": "holdfast",
             "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}],
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn error_names_the_invalid_value() {
         for (bad, word) in [
             (json!([]), "object"),
             (json!({"cniVersion": 1}), "string"),

@@ -1,4 +1,4 @@
-//! The result of an ADD, in the shape of CNI 1.1.0, and its older forms.
+//! The result of ADD, as a CNI 1.1.0 object and in the older versions.
 
 use std::net::IpAddr;
 
@@ -6,50 +6,50 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{CniVersion, Plugin};
+use crate::{plugin::Plugin, version::CniVersion};
 
-/// What ADD made. The agent always speaks the newest form; [`AddResult::render`] gives the runtime its own.
+/// The result of ADD. The agent always sends the newest version; [`AddResult::render`] converts it to the runtime's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddResult {
-    /// The interfaces made; empty from the delegate.
+    /// The interfaces created; empty from the IPAM plugin.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
-    /// The addresses given.
+    /// The addresses assigned.
     #[serde(default)]
     pub ips: Vec<IpConfig>,
-    /// The routes that go with them.
+    /// The routes of the container.
     #[serde(default)]
     pub routes: Vec<Route>,
-    /// Name servers.
+    /// The DNS configuration.
     #[serde(default)]
     pub dns: Dns,
 }
 
-/// An interface that ADD made.
+/// An interface that ADD created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
-    /// Its name.
+    /// The interface's name.
     pub name: String,
-    /// Its hardware address, `02:…`.
+    /// The hardware address, `02:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// Its MTU in bytes.
+    /// The MTU in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// The network namespace's path; absent for an interface of the node.
+    /// The path of the network namespace; absent for an interface of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<String>,
 }
 
-/// An address that ADD gave.
+/// An address that ADD assigned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpConfig {
-    /// The address with its subnet's prefix length: `172.22.40.181/16`.
+    /// The address with the subnet's prefix length: `172.22.40.181/16`.
     pub address: IpNet,
     /// The subnet's gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
-    /// Index into [`AddResult::interfaces`].
+    /// The index into [`AddResult::interfaces`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<u32>,
 }
@@ -57,9 +57,9 @@ pub struct IpConfig {
 /// A route of the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Where to.
+    /// The destination.
     pub dst: IpNet,
-    /// The next hop; absent: on the link, or the address's gateway.
+    /// The next hop; if absent, the destination is on-link or reached by the address's gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
 }
@@ -67,7 +67,7 @@ pub struct Route {
 /// Name servers and search domains.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
-    /// Addresses of name servers.
+    /// The addresses of the name servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
     /// The local domain.
@@ -76,23 +76,23 @@ pub struct Dns {
     /// Search domains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<String>,
-    /// Options for the resolver.
+    /// Resolver options.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
 }
 
 impl AddResult {
-    /// The result as the configuration's version wants it. A delegate's result has no interfaces and no
-    /// references to any (specification, "Delegated plugins (IPAM)").
+    /// Returns the result in `version`. The IPAM plugin's result has no interfaces and no references to any
+    /// (specification, "Delegated plugins (IPAM)").
     pub fn render(&self, version: CniVersion, plugin: Plugin) -> Value {
-        let delegate = plugin == Plugin::Spiderpool;
+        let is_ipam = plugin == Plugin::Spiderpool;
         let mut object = Map::new();
         object.insert("cniVersion".to_owned(), json!(version.as_str()));
-        if !delegate {
+        if !is_ipam {
             let interfaces = self.interfaces.iter().map(|interface| interface.render(version));
             object.insert("interfaces".to_owned(), interfaces.collect());
         }
-        object.insert("ips".to_owned(), self.ips.iter().map(|ip| ip.render(version, delegate)).collect());
+        object.insert("ips".to_owned(), self.ips.iter().map(|ip| ip.render(version, is_ipam)).collect());
         object.insert("routes".to_owned(), json!(self.routes));
         object.insert("dns".to_owned(), json!(self.dns));
         Value::Object(object)
@@ -109,8 +109,8 @@ impl Interface {
 }
 
 impl IpConfig {
-    fn render(&self, version: CniVersion, delegate: bool) -> Value {
-        let mut value = json!(Self { interface: self.interface.filter(|_| !delegate), ..self.clone() });
+    fn render(&self, version: CniVersion, is_ipam: bool) -> Value {
+        let mut value = json!(Self { interface: self.interface.filter(|_| !is_ipam), ..self.clone() });
         if version < CniVersion::V1_0_0 {
             value["version"] = json!(if self.address.addr().is_ipv4() { "4" } else { "6" });
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn old_versions_name_the_family_and_know_no_mtu() {
+    fn versions_before_1_0_have_the_family_and_no_mtu() {
         for version in [CniVersion::V0_3_1, CniVersion::V0_4_0] {
             let value = result().render(version, Plugin::Holdfast);
             assert_eq!(value["cniVersion"], version.as_str());
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_the_wire_form() {
+    fn newest_version_is_the_wire_format() {
         let value = result().render(CniVersion::V1_1_0, Plugin::Holdfast);
         assert_eq!(value["interfaces"][0]["mtu"], 1500);
         assert_eq!(value["ips"][0], json!({"address": "172.22.40.181/16", "gateway": "172.22.0.1", "interface": 0}));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delegate_names_no_interface() {
+    fn ipam_result_has_no_interfaces() {
         for version in CniVersion::ALL {
             let value = result().render(version, Plugin::Spiderpool);
             assert_eq!(value.get("interfaces"), None);

@@ -1,29 +1,32 @@
-//! The CNI versions spoken here, and what each of them allows.
+//! The supported CNI versions and their verbs.
 
 use std::{fmt, str::FromStr};
 
-use crate::{CniError, Verb, code};
+use crate::{
+    error::{CniError, code},
+    verb::Verb,
+};
 
-/// A CNI version that the plugin speaks.
+/// A supported version of the CNI specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CniVersion {
     /// 0.3.1: ADD and DEL.
     V0_3_1,
-    /// 0.4.0: CHECK, and `prevResult` at DEL.
+    /// 0.4.0: adds CHECK, and `prevResult` on DEL.
     V0_4_0,
-    /// 1.0.0: `ips[].version` is gone.
+    /// 1.0.0: removes `ips[].version`.
     V1_0_0,
-    /// 1.1.0: STATUS, GC, and the interface's MTU.
+    /// 1.1.0: adds STATUS, GC and the interface's MTU.
     V1_1_0,
 }
 
 impl CniVersion {
-    /// All of them, oldest first.
+    /// All versions, oldest first.
     pub const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
-    /// The newest.
+    /// The newest version.
     pub const NEWEST: Self = Self::V1_1_0;
 
-    /// As it is written in a configuration.
+    /// Returns the value of `cniVersion` in a configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V0_3_1 => "0.3.1",
@@ -33,8 +36,8 @@ impl CniVersion {
         }
     }
 
-    /// Refuses a verb that the version does not have.
-    pub fn allows(self, verb: Verb) -> Result<(), CniError> {
+    /// Returns an error (code 1) if the version does not have the verb.
+    pub fn require(self, verb: Verb) -> Result<(), CniError> {
         let since = match verb {
             Verb::Add | Verb::Del => Self::V0_3_1,
             Verb::Check => Self::V0_4_0,
@@ -43,11 +46,11 @@ impl CniVersion {
         if self >= since {
             return Ok(());
         }
-        let msg = format!("CNI {self} has no {verb}: it came with {since}");
+        let msg = format!("CNI {self} has no {verb}, which exists since {since}");
         Err(CniError::new(code::INCOMPATIBLE_VERSION, msg))
     }
 
-    /// The versions as one list for messages: `0.3.1, 0.4.0, …`.
+    /// Returns all versions for a message: `0.3.1, 0.4.0, …`.
     pub fn list() -> String {
         Self::ALL.map(Self::as_str).join(", ")
     }
@@ -58,7 +61,7 @@ impl FromStr for CniVersion {
 
     fn from_str(text: &str) -> Result<Self, CniError> {
         Self::ALL.into_iter().find(|version| version.as_str() == text).ok_or_else(|| {
-            let msg = format!("cniVersion {text:?} is not supported; holdfast speaks {}", Self::list());
+            let msg = format!("cniVersion {text:?} is not supported; holdfast supports {}", Self::list());
             CniError::new(code::INCOMPATIBLE_VERSION, msg)
         })
     }

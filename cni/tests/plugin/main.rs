@@ -1,6 +1,6 @@
-//! The plugin as a runtime runs it: a process, an environment, a configuration on stdin; with an agent that answers
-//! what the test wants. No root, no network.
+//! The plugin executed as by a runtime, with an environment, a configuration on stdin and a fake agent. Needs no root and
+//! no network.
 
-mod fake;
-mod hostile;
+mod errors;
+mod harness;
 mod verbs;

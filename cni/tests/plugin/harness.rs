@@ -1,4 +1,4 @@
-//! An agent that answers what a test says, and the plugin as a runtime runs it.
+//! A fake agent, and the plugin executed as by a runtime.
 
 use std::{
     io::{Read, Write},
@@ -11,50 +11,50 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A listener that takes one connection.
-pub(crate) struct Agent {
+/// A fake agent that serves one connection.
+pub(crate) struct FakeAgent {
     folder: TempDir,
-    served: JoinHandle<Option<Request>>,
+    server: JoinHandle<Option<Request>>,
 }
 
-/// What the agent was sent.
+/// The request that the agent received.
 pub(crate) struct Request {
     pub(crate) line: String,
     pub(crate) body: Value,
 }
 
-impl Agent {
-    /// Answers with this status and body.
-    pub(crate) fn answering(status: u16, body: &Value) -> Self {
+impl FakeAgent {
+    /// Responds with this status and body.
+    pub(crate) fn responding(status: u16, body: &Value) -> Self {
         let body = body.to_string();
         Self::raw(format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes())
     }
 
-    /// Reads the request, writes these bytes and closes.
-    pub(crate) fn raw(answer: Vec<u8>) -> Self {
-        Self::doing(move |stream| {
+    /// Reads the request, writes these bytes and closes the connection.
+    pub(crate) fn raw(response: Vec<u8>) -> Self {
+        Self::serving(move |stream| {
             let request = read_request(stream);
-            // The plugin may have heard enough.
-            let _ = stream.write_all(&answer);
+            // The plugin may close the connection before the end of the response.
+            let _ = stream.write_all(&response);
             request
         })
     }
 
-    /// Does something with the connection.
-    pub(crate) fn doing(work: impl FnOnce(&mut UnixStream) -> Option<Request> + Send + 'static) -> Self {
+    /// Runs `serve` with the connection.
+    pub(crate) fn serving(serve: impl FnOnce(&mut UnixStream) -> Option<Request> + Send + 'static) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the socket");
         let listener = UnixListener::bind(folder.path().join("agent.sock")).expect("listening");
-        let served = std::thread::spawn(move || work(&mut listener.accept().expect("a connection").0));
-        Self { folder, served }
+        let server = std::thread::spawn(move || serve(&mut listener.accept().expect("a connection").0));
+        Self { folder, server }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("agent.sock")
     }
 
-    /// What it was sent; call it after the plugin ended.
+    /// Returns the request received; to be called after the plugin's end.
     pub(crate) fn request(self) -> Request {
-        self.served.join().expect("the fake agent ran through").expect("a whole request")
+        self.server.join().expect("the fake agent ran through").expect("a whole request")
     }
 }
 
@@ -80,13 +80,13 @@ fn read_request(stream: &mut UnixStream) -> Option<Request> {
     }
 }
 
-/// How the plugin is run; ADD in a kubelet's way, unless changed.
-pub(crate) struct Run {
+/// One execution of the plugin, with the variables that containerd sets unless changed.
+pub(crate) struct PluginRun {
     variables: Vec<(&'static str, String)>,
     name: PathBuf,
 }
 
-impl Run {
+impl PluginRun {
     pub(crate) fn verb(verb: &str) -> Self {
         let variables = vec![
             ("CNI_COMMAND", verb.to_owned()),
@@ -109,7 +109,7 @@ impl Run {
         self
     }
 
-    /// Runs it under another name, as it is installed for delegation.
+    /// Executes the plugin under another name, as for delegation.
     pub(crate) fn named(mut self, folder: &Path, name: &str) -> Self {
         self.name = folder.join(name);
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_holdfast"), &self.name).expect("a link to the plugin");
@@ -121,7 +121,7 @@ impl Run {
         command.env_clear().envs(self.variables);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("starting the plugin");
-        // A plugin that has read enough closes the pipe.
+        // The plugin may exit before it has read all of stdin.
         let _ = child.stdin.take().expect("stdin").write_all(input);
         Outcome(child.wait_with_output().expect("the plugin's end"))
     }
@@ -131,23 +131,23 @@ impl Run {
     }
 }
 
-/// How it ended.
+/// The exit status and output of the plugin.
 pub(crate) struct Outcome(Output);
 
 impl Outcome {
-    /// The result on stdout; nothing but a result may be there.
+    /// Returns the result; stdout may contain nothing else.
     pub(crate) fn result(&self) -> Value {
         assert!(self.0.status.success(), "{:?}", self.0);
         serde_json::from_slice(&self.0.stdout).unwrap_or_else(|error| panic!("{error}: {:?}", self.0))
     }
 
-    /// It worked and has nothing to say.
-    pub(crate) fn assert_silent(&self) {
+    /// Asserts success without output.
+    pub(crate) fn assert_no_output(&self) {
         assert!(self.0.status.success(), "{:?}", self.0);
         assert_eq!(self.0.stdout.trim_ascii(), b"", "{:?}", self.0);
     }
 
-    /// The error object; its code, its text and details in one string.
+    /// Returns the error object's code, and its message and details as one string.
     pub(crate) fn error(&self) -> (u64, String) {
         assert_eq!(self.0.status.code(), Some(1), "{:?}", self.0);
         let object: Value =
@@ -166,12 +166,12 @@ impl Outcome {
         String::from_utf8_lossy(&self.0.stderr).into_owned()
     }
 
-    pub(crate) fn code(&self) -> Option<i32> {
+    pub(crate) fn exit_code(&self) -> Option<i32> {
         self.0.status.code()
     }
 }
 
-/// A main plugin's configuration.
+/// Returns a configuration of the interface plugin.
 pub(crate) fn conf(version: &str, socket: &Path) -> Value {
     json!({
         "cniVersion": version, "name": "lan", "type": "holdfast", "mode": "veth",
@@ -179,7 +179,7 @@ pub(crate) fn conf(version: &str, socket: &Path) -> Value {
     })
 }
 
-/// A result as the agent gives it.
+/// Returns the agent's result of ADD.
 pub(crate) fn result() -> Value {
     json!({
         "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "sandbox": "/run/netns/x"}],
