@@ -22,7 +22,7 @@ use holdfast_core::id::{ContainerId, Generation, IfIndex, IfName};
 use crate::{
     frames,
     netns::{Host, within},
-    wire::{Wire, has},
+    packet_socket::{PacketSocket, has},
 };
 
 /// How long an event may take to arrive.
@@ -66,7 +66,7 @@ pub struct Pod {
     /// Its namespace.
     pub host: Host,
     /// Its `eth0`.
-    pub wire: Wire,
+    pub socket: PacketSocket,
     /// The host side's index.
     pub link: IfIndex,
     /// The host side's name.
@@ -82,7 +82,7 @@ pub struct Node {
     /// Its namespace.
     pub host: Host,
     /// What gets through.
-    pub lan: Wire,
+    pub lan: PacketSocket,
     lan_host: Host,
     clsact: bool,
 }
@@ -95,7 +95,7 @@ impl Node {
         host.ip("link set br0 up")?;
         let lan_host = Host::new("lan")?;
         plug(&host, &lan_host, "lan")?;
-        let lan = Wire::open(&lan_host, "eth0")?;
+        let lan = PacketSocket::open(&lan_host, "eth0")?;
         Ok(Self { bpffs: Bpffs::new(), host, lan, lan_host, clsact: false })
     }
 
@@ -138,14 +138,14 @@ impl Node {
     pub fn pod(&self, name: &str) -> Result<Pod> {
         let host = Host::new(name)?;
         let link = plug(&self.host, &host, name)?;
-        let wire = Wire::open(&host, "eth0")?;
+        let socket = PacketSocket::open(&host, "eth0")?;
         let tag = name.parse::<ContainerId>()?.tag();
-        Ok(Pod { host, wire, link, name: name.parse()?, tag })
+        Ok(Pod { host, socket, link, name: name.parse()?, tag })
     }
 
     /// Puts the guard on the pod's link.
     pub fn guard(&self, guard: &Datapath, pod: &Pod, mode: Mode) -> Result<()> {
-        let info = LinkInfo { mac: pod.wire.mac(), container_tag: pod.tag, generation: Generation(1), mode };
+        let info = LinkInfo { mac: pod.socket.mac(), container_tag: pod.tag, generation: Generation(1), mode };
         self.host.run(|| guard.attach_pod_link(pod.link, &pod.name, info))?.context("guarding a pod")
     }
 
@@ -154,10 +154,10 @@ impl Node {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("mark {} {}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         for frame in frames {
-            pod.wire.send(frame)?;
+            pod.socket.send(frame)?;
         }
-        pod.wire.send(&frames::other(pod.wire.mac(), &mark))?;
-        let mut heard = self.lan.hear_until(|frame| has(frame, &mark))?;
+        pod.socket.send(&frames::other(pod.socket.mac(), &mark))?;
+        let mut heard = self.lan.receive_until(|frame| has(frame, &mark))?;
         heard.retain(|frame| frames.iter().any(|sent| frames::received(sent) == *frame));
         Ok(heard)
     }
@@ -208,7 +208,7 @@ pub fn binding(pod: &Pod, address: impl Into<IpAddr>, generation: u64) -> Bindin
         address: address.into(),
         generation: Generation(generation),
         container_tag: pod.tag,
-        mac: pod.wire.mac(),
+        mac: pod.socket.mac(),
     }
 }
 

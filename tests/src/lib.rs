@@ -3,5 +3,5 @@
 pub mod frames;
 pub mod guarded;
 pub mod netns;
+pub mod packet_socket;
 pub mod programs;
-pub mod wire;

@@ -118,7 +118,7 @@ fn send(pods: &[Pod], address: &impl Fn(u32) -> Ipv4Addr) -> Result<u64> {
     while begun.elapsed() < LASTS {
         for _ in 0..256 {
             for pod in pods {
-                pod.wire.send(&frames::ipv4(pod.wire.mac(), address(sent), "flood"))?;
+                pod.socket.send(&frames::ipv4(pod.socket.mac(), address(sent), "flood"))?;
                 sent = sent.wrapping_add(1);
             }
         }

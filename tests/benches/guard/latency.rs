@@ -33,9 +33,9 @@ pub(crate) fn run() -> Result<()> {
             let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 7, 1, 0)) + number);
             guard.bind(&binding(&pod, address, 1))?;
             guard.mark_stale(pod.link, address.into())?;
-            let frame = frames::ipv4(pod.wire.mac(), address, "stale");
+            let frame = frames::ipv4(pod.socket.mac(), address, "stale");
             let sent = now()?;
-            pod.wire.send(&frame)?;
+            pod.socket.send(&frame)?;
             let (event, at) = next()?;
             if event.kind != EventKind::Stale || event.address != IpAddr::from(address) {
                 bail!("another event came: {event:?}");

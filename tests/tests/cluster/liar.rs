@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_tests::frames;
-use holdfast_tests::wire::{Wire, has};
+use holdfast_tests::packet_socket::{PacketSocket, has};
 use nix::sched::{CloneFlags, setns};
 use xtask::progress::output;
 
@@ -23,8 +23,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// A pod's interface, and the LAN's.
 pub(crate) struct Liar {
-    pod: Wire,
-    lan: Wire,
+    pod: PacketSocket,
+    lan: PacketSocket,
     own: Ipv4Addr,
     gateway: [u8; 6],
 }
@@ -37,10 +37,10 @@ impl Liar {
         let show = [&format!("--net={netns}"), "ip", "neigh", "show", "169.254.1.1"];
         let shown = output(Command::new("nsenter").args(show))?;
         let gateway = shown.split_whitespace().skip_while(|word| *word != "lladdr").nth(1);
-        let lan = wire(&world.lab().description().netns.lan)?;
-        lan.hold_much()?;
+        let lan = socket(&world.lab().description().netns.lan)?;
+        lan.enlarge_buffer()?;
         Ok(Self {
-            pod: wire(netns.as_ref())?,
+            pod: socket(netns.as_ref())?,
             lan,
             own: holder.addresses()[0].parse()?,
             gateway: parse_mac(gateway.with_context(|| format!("the pod's gateway is not in {shown:?}"))?)?,
@@ -57,7 +57,7 @@ impl Liar {
     /// What is heard on the LAN of a lie that is told all the while that `work` takes: how often it was told, and heard.
     pub(crate) fn lies<T>(&self, from: Ipv4Addr, work: impl FnOnce() -> Result<T>) -> Result<(u64, usize, T)> {
         self.send(self.own, "the truth")?;
-        self.lan.hear_until(|frame| has(frame, "the truth")).context("the pod is not heard at all")?;
+        self.lan.receive_until(|frame| has(frame, "the truth")).context("the pod is not heard at all")?;
         let (ended, told) = (AtomicBool::new(false), AtomicU64::new(0));
         let done = std::thread::scope(|scope| {
             let liar = scope.spawn(|| {
@@ -74,7 +74,7 @@ impl Liar {
             done
         })?;
         self.send(self.own, "the end")?;
-        let heard = self.lan.hear_until(|frame| has(frame, "the end")).context("the pod is heard no more")?;
+        let heard = self.lan.receive_until(|frame| has(frame, "the end")).context("the pod is heard no more")?;
         Ok((told.into_inner(), heard.iter().filter(|frame| has(frame, "a lie")).count(), done))
     }
 
@@ -84,17 +84,17 @@ impl Liar {
             self.send(address(number), "a lie")?;
         }
         self.send(self.own, "the end")?;
-        let heard = self.lan.hear_until(|frame| has(frame, "the end")).context("the pod is heard no more")?;
+        let heard = self.lan.receive_until(|frame| has(frame, "the end")).context("the pod is heard no more")?;
         Ok(heard.iter().filter(|frame| has(frame, "a lie")).count())
     }
 }
 
-fn wire(netns: &Path) -> Result<Wire> {
+fn socket(netns: &Path) -> Result<PacketSocket> {
     let file = File::open(netns).with_context(|| format!("opening {}", netns.display()))?;
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
             setns(&file, CloneFlags::CLONE_NEWNET)?;
-            Wire::here("eth0")
+            PacketSocket::here("eth0")
         });
         inside.join().map_err(|_| anyhow::anyhow!("the thread in {} panicked", netns.display()))?
     })

@@ -26,8 +26,8 @@ fn goes_on(node: &Node) -> Result<()> {
     node.guard(&guard, &pod, Mode::Enforce)?;
     guard.bind(&binding(&pod, MINE, 1))?;
     let (bindings, links) = (guard.bindings()?, guard.links()?);
-    let good = [frames::ipv4(pod.wire.mac(), MINE, "hello")];
-    let bad = [frames::ipv4(pod.wire.mac(), NEIGHBOURS, "hello")];
+    let good = [frames::ipv4(pod.socket.mac(), MINE, "hello")];
+    let bad = [frames::ipv4(pod.socket.mac(), NEIGHBOURS, "hello")];
     drop((guard, events));
 
     node.passes(&pod, &good).context("without an agent")?;
@@ -114,8 +114,8 @@ fn of_two_holders_the_older_one_is_fenced_at_the_start() -> Result<()> {
         ensure!((owner.link, owner.generation) == (stays.link.0, entry.generation.0), "{generations:?}: {owner:?}");
         ensure!((owner.mac, owner.container_tag) == (entry.mac, stays.tag), "{generations:?}: {owner:?}");
         let loser = if stays.link == old.link { &new } else { &old };
-        node.stops(loser, &[frames::ipv4(loser.wire.mac(), MINE, "hello")])?;
-        node.passes(stays, &[frames::ipv4(stays.wire.mac(), MINE, "hello")])?;
+        node.stops(loser, &[frames::ipv4(loser.socket.mac(), MINE, "hello")])?;
+        node.passes(stays, &[frames::ipv4(stays.socket.mac(), MINE, "hello")])?;
     }
     // An owner that holds nothing is none.
     drop((guard, events));
@@ -138,10 +138,10 @@ fn a_link_of_the_same_name_is_a_new_one() -> Result<()> {
     let second = node.pod("a")?;
     ensure!(first.link != second.link);
     node.guard(&guard, &second, Mode::Enforce)?;
-    node.stops(&second, &[frames::ipv4(second.wire.mac(), MINE, "hello")])?;
+    node.stops(&second, &[frames::ipv4(second.socket.mac(), MINE, "hello")])?;
     // The first one's end is late; it must not take the second one's guard off.
     node.host.run(|| guard.detach_pod_link(first.link, &first.name))??;
-    node.stops(&second, &[frames::ipv4(second.wire.mac(), MINE, "hello")])
+    node.stops(&second, &[frames::ipv4(second.socket.mac(), MINE, "hello")])
 }
 
 #[test]

@@ -12,7 +12,7 @@ use holdfast_agent::datapath::{EventKind, Mode};
 use holdfast_tests::{
     frames,
     guarded::{Node, binding},
-    wire::has,
+    packet_socket::has,
 };
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -47,8 +47,8 @@ fn a_neighbour_loses_nothing_and_nothing_goes_uncounted() -> Result<()> {
         node.guard(&guard, pod, Mode::Enforce)?;
     }
     guard.bind(&binding(&neighbour, NEIGHBOURS, 1))?;
-    node.lan.hold_much()?;
-    let mac = pod.wire.mac();
+    node.lan.enlarge_buffer()?;
+    let mac = pod.socket.mac();
     // The neighbour's address, and every other one of a large subnet.
     let mut lies: Vec<_> =
         (0..8_192u32).map(|number| frames::ipv4(mac, Ipv4Addr::from(0x0a07_1000 + number), "a lie")).collect();
@@ -62,7 +62,7 @@ fn a_neighbour_loses_nothing_and_nothing_goes_uncounted() -> Result<()> {
             let mut sent = 0;
             while sent < LIES && begun.elapsed() < TIME {
                 for lie in &lies {
-                    pod.wire.send(lie)?;
+                    pod.socket.send(lie)?;
                     sent += 1;
                 }
             }
@@ -71,7 +71,11 @@ fn a_neighbour_loses_nothing_and_nothing_goes_uncounted() -> Result<()> {
         let stream = scope.spawn(|| -> Result<()> {
             keep_to(1)?;
             for number in 0..STREAM {
-                neighbour.wire.send(&frames::ipv4(neighbour.wire.mac(), NEIGHBOURS, &format!("stream {number:06}")))?;
+                neighbour.socket.send(&frames::ipv4(
+                    neighbour.socket.mac(),
+                    NEIGHBOURS,
+                    &format!("stream {number:06}"),
+                ))?;
                 thread::sleep(PAUSE);
             }
             Ok(())
@@ -82,8 +86,8 @@ fn a_neighbour_loses_nothing_and_nothing_goes_uncounted() -> Result<()> {
     streamed?;
     eprintln!("{sent} lies in {took:?}");
 
-    neighbour.wire.send(&frames::other(neighbour.wire.mac(), "the stream has ended"))?;
-    let heard = node.lan.hear_until(|frame| has(frame, "the stream has ended"))?;
+    neighbour.socket.send(&frames::other(neighbour.socket.mac(), "the stream has ended"))?;
+    let heard = node.lan.receive_until(|frame| has(frame, "the stream has ended"))?;
     let truths = heard.iter().filter(|frame| has(frame, "stream 0")).count();
     ensure!(truths == STREAM as usize, "{truths} of {STREAM} frames of the neighbour were heard");
     ensure!(!heard.iter().any(|frame| has(frame, "a lie") || frame[6..12] == mac && frame[12..14] == [8, 6]));

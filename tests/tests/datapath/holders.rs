@@ -13,7 +13,7 @@ use holdfast_tests::{
     frames,
     guarded::{Node, binding, counted},
     netns::within,
-    wire::has,
+    packet_socket::has,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -41,12 +41,12 @@ fn the_older_holder_is_silent_from_the_first_packet() -> Result<()> {
     for address in [IpAddr::from(ADDRESS), ADDRESS6.into()] {
         guard.bind(&binding(&old, address, 1))?;
     }
-    node.passes(&old, &all(old.wire.mac()))?;
+    node.passes(&old, &all(old.socket.mac()))?;
     for address in [IpAddr::from(ADDRESS), ADDRESS6.into()] {
         guard.bind(&binding(&new, address, 2))?;
     }
-    node.stops(&old, &all(old.wire.mac()))?;
-    node.passes(&new, &all(new.wire.mac()))?;
+    node.stops(&old, &all(old.socket.mac()))?;
+    node.passes(&new, &all(new.socket.mac()))?;
     ensure!(counted(&guard, Counter::DropStale)? == 4, "{:?}", guard.counters()?);
 
     let seen = events.wait()?;
@@ -54,7 +54,7 @@ fn the_older_holder_is_silent_from_the_first_packet() -> Result<()> {
     ensure!(seen.generation == Generation(1) && seen.container_tag == old.tag, "{seen:?}");
     let holder = seen.holder.context("a stale address has a holder")?;
     ensure!(
-        holder.generation == Generation(2) && holder.link == new.link && holder.mac == new.wire.mac(),
+        holder.generation == Generation(2) && holder.link == new.link && holder.mac == new.socket.mac(),
         "{holder:?}"
     );
 
@@ -83,14 +83,14 @@ fn nothing_reaches_the_older_holder() -> Result<()> {
 
     node.lan.send(&datagram)?;
     node.lan.send(&mark("first mark"))?;
-    let heard = pod.wire.hear_until(|frame| has(frame, "first mark"))?;
+    let heard = pod.socket.receive_until(|frame| has(frame, "first mark"))?;
     ensure!(heard.contains(&datagram), "the holder gets what is for it: {heard:02x?}");
 
     guard.mark_stale(pod.link, ADDRESS.into())?;
     node.lan.send(&datagram)?;
     node.lan.send(&frames::arp_probe(lan, ADDRESS))?;
     node.lan.send(&mark("second mark"))?;
-    let heard = pod.wire.hear_until(|frame| has(frame, "second mark"))?;
+    let heard = pod.socket.receive_until(|frame| has(frame, "second mark"))?;
     ensure!(heard.iter().all(|frame| !has(frame, "for the holder") && frame[12..14] != [8, 6]), "{heard:02x?}");
     ensure!(counted(&guard, Counter::DropToStale)? == 2);
     Ok(())
@@ -104,7 +104,7 @@ fn an_unbound_address_is_foreign_and_a_detached_link_is_forgotten() -> Result<()
     let pod = node.pod("a")?;
     node.guard(&guard, &pod, Mode::Enforce)?;
     guard.bind(&binding(&pod, ADDRESS, 1))?;
-    let frame = [frames::ipv4(pod.wire.mac(), ADDRESS, "hello")];
+    let frame = [frames::ipv4(pod.socket.mac(), ADDRESS, "hello")];
     node.passes(&pod, &frame)?;
     guard.unbind(pod.link, ADDRESS.into())?;
     guard.unbind(pod.link, ADDRESS.into()).context("unbinding what is not bound")?;
@@ -130,7 +130,7 @@ fn a_lease_that_has_run_out_stops_the_address() -> Result<()> {
     node.guard(&guard, &pod, Mode::Enforce)?;
     guard.bind(&binding(&pod, ADDRESS, 1))?;
     guard.lease(pod.link, ADDRESS.into(), Some(0))?;
-    let frame = [frames::ipv4(pod.wire.mac(), ADDRESS, "hello")];
+    let frame = [frames::ipv4(pod.socket.mac(), ADDRESS, "hello")];
     node.stops(&pod, &frame)?;
     ensure!(events.wait()?.kind == EventKind::LeaseExpired);
     guard.set_lease(0, u64::MAX)?;

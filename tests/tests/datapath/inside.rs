@@ -20,7 +20,7 @@ fn two_pods(node: &Node, guard: &Datapath) -> Result<([Pod; 2], [IfIndex; 2])> {
     let mut links = [IfIndex(0); 2];
     for (number, pod) in pods.iter().enumerate() {
         let (netns, generation) = (File::open(pod.host.path())?, Generation(number as u64 + 1));
-        let (mac, container_tag) = (pod.wire.mac(), pod.tag);
+        let (mac, container_tag) = (pod.socket.mac(), pod.tag);
         let info = LinkInfo { mac, container_tag, generation, mode: Mode::Enforce };
         let link = guard.attach_inside(netns.as_fd(), &"eth0".parse()?, info)?;
         guard.bind(&BindingEntry { link, address: ADDRESS.into(), generation, container_tag, mac })?;
@@ -31,7 +31,7 @@ fn two_pods(node: &Node, guard: &Datapath) -> Result<([Pod; 2], [IfIndex; 2])> {
 }
 
 fn only_the_new_one_passes(node: &Node, pods: &[Pod; 2]) -> Result<()> {
-    let frame = |pod: &Pod| [frames::ipv4(pod.wire.mac(), ADDRESS, "hello")];
+    let frame = |pod: &Pod| [frames::ipv4(pod.socket.mac(), ADDRESS, "hello")];
     node.stops(&pods[0], &frame(&pods[0])).context("the old one")?;
     node.passes(&pods[1], &frame(&pods[1])).context("the new one")
 }
@@ -91,7 +91,7 @@ fn a_detached_link_inside_a_pod_is_forgotten() -> Result<()> {
     let (guard, events) = node.open()?;
     let (pods, links) = two_pods(&node, &guard)?;
     guard.detach_pod_link(links[0], &"eth0".parse()?)?;
-    let frame = [frames::ipv4(pods[0].wire.mac(), ADDRESS, "hello")];
+    let frame = [frames::ipv4(pods[0].socket.mac(), ADDRESS, "hello")];
     if node.has_tcx() {
         // The kernel takes the program off a moment after its pin is gone.
         within(LIMIT, || node.passes(&pods[0], &frame))?;

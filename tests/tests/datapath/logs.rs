@@ -42,7 +42,7 @@ fn a_frame_cut_short_is_in_the_debug_log() -> Result<()> {
     node.guard(&guard, &pod, Mode::Enforce)?;
     let logs = guard.logs()?.context("the log is on")?;
     ensure!(guard.logs()?.is_none(), "there is one reader");
-    let frame = frames::ethernet(pod.wire.mac(), 0x0806, &[0; 10]);
+    let frame = frames::ethernet(pod.socket.mac(), 0x0806, &[0; 10]);
     node.stops(&pod, &[frame])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let line = runtime.block_on(async {

@@ -15,7 +15,7 @@ use holdfast_tests::{
     frames::{self, Mac},
     guarded::{Node, counted},
     netns::{Host, within},
-    wire::{Wire, has},
+    packet_socket::{PacketSocket, has},
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -30,16 +30,16 @@ const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
 /// A pod with a macvlan interface.
 struct Pod {
     host: Host,
-    wire: Wire,
+    socket: PacketSocket,
     /// The same past the guard inside.
-    bypass: Wire,
+    bypass: PacketSocket,
     link: IfIndex,
 }
 
 impl Pod {
     fn bind(&self, guard: &Datapath, address: impl Into<IpAddr>, generation: u64) -> Result<()> {
         let (address, generation) = (address.into(), Generation(generation));
-        let (link, mac, container_tag) = (self.link, self.wire.mac(), u64::from(self.link.0));
+        let (link, mac, container_tag) = (self.link, self.socket.mac(), u64::from(self.link.0));
         Ok(guard.bind(&BindingEntry { link, address, generation, container_tag, mac })?)
     }
 }
@@ -48,7 +48,7 @@ impl Pod {
 struct Scene {
     node: Node,
     uplink: IfIndex,
-    lan: Wire,
+    lan: PacketSocket,
 }
 
 impl Scene {
@@ -58,7 +58,7 @@ impl Scene {
         node.host.ip(&format!("link add up0 type veth peer name wan0 netns {lan}"))?;
         node.host.ip("link set up0 up")?;
         node.lan_host().ip("link set wan0 up")?;
-        let lan = Wire::open(node.lan_host(), "wan0")?;
+        let lan = PacketSocket::open(node.lan_host(), "wan0")?;
         let uplink = node.host.run(|| nix::net::if_::if_nametoindex("up0"))?.map(IfIndex)?;
         Ok(Self { node, uplink, lan })
     }
@@ -69,9 +69,9 @@ impl Scene {
         let namespace = path.file_name().and_then(|name| name.to_str()).context("a name")?;
         self.node.host.ip(&format!("link add link up0 name eth0 netns {namespace} type macvlan mode bridge"))?;
         host.ip("link set eth0 up")?;
-        let (wire, bypass) = (Wire::open(&host, "eth0")?, Wire::open_bypassing(&host, "eth0")?);
-        let link = self.attach(guard, &host, wire.mac())?;
-        Ok(Pod { host, wire, bypass, link })
+        let (socket, bypass) = (PacketSocket::open(&host, "eth0")?, PacketSocket::open_bypassing(&host, "eth0")?);
+        let link = self.attach(guard, &host, socket.mac())?;
+        Ok(Pod { host, socket, bypass, link })
     }
 
     fn attach(&self, guard: &Datapath, host: &Host, mac: Mac) -> Result<IfIndex> {
@@ -85,12 +85,12 @@ impl Scene {
     }
 
     /// How many of the frames the LAN hears.
-    fn hears(&self, wire: &Wire, frames: &[Vec<u8>]) -> Result<usize> {
+    fn hears(&self, socket: &PacketSocket, frames: &[Vec<u8>]) -> Result<usize> {
         for frame in frames {
-            wire.send(frame)?;
+            socket.send(frame)?;
         }
-        wire.send(&frames::other(wire.mac(), "that was all"))?;
-        let heard = self.lan.hear_until(|frame| has(frame, "that was all"))?;
+        socket.send(&frames::other(socket.mac(), "that was all"))?;
+        let heard = self.lan.receive_until(|frame| has(frame, "that was all"))?;
         Ok(heard.iter().filter(|frame| frames.contains(frame)).count())
     }
 }
@@ -120,9 +120,9 @@ fn is_stopped_on_its_way(node: Node) -> Result<()> {
             pod.bind(&guard, address, 1)?;
         }
     }
-    let mac = pod.wire.mac();
+    let mac = pod.socket.mac();
     let lies = kinds(mac, NEIGHBOURS, NEIGHBOURS6);
-    ensure!(scene.hears(&pod.wire, &lies)? == 0, "the guard inside stops them");
+    ensure!(scene.hears(&pod.socket, &lies)? == 0, "the guard inside stops them");
     ensure!(scene.hears(&pod.bypass, &lies)? == lies.len(), "past the guard inside they go");
     for _ in 0..2 {
         scene.share(&guard)?;
@@ -141,8 +141,8 @@ fn is_stopped_on_its_way(node: Node) -> Result<()> {
         // Each of these broadcasts is met by the neighbour's ingress as well.
         let stopped = counted(&guard, Counter::DropForeign)? - before;
         ensure!(stopped == 2 * (lies.len() as u64 + 1), "restarted: {restarts}, {stopped}");
-        for wire in [&pod.wire, &pod.bypass] {
-            ensure!(scene.hears(wire, &own)? == own.len(), "restarted: {restarts}");
+        for socket in [&pod.socket, &pod.bypass] {
+            ensure!(scene.hears(socket, &own)? == own.len(), "restarted: {restarts}");
         }
         ensure!(counted(&guard, Counter::DropForeign)? - before == stopped);
     }
@@ -154,7 +154,7 @@ fn is_stopped_on_its_way(node: Node) -> Result<()> {
 
     // What is for the neighbour alone does not leave the node.
     let mut lie = frames::ipv4(mac, NEIGHBOURS, "hello");
-    lie[..6].copy_from_slice(&neighbour.wire.mac());
+    lie[..6].copy_from_slice(&neighbour.socket.mac());
     let before = counted(&guard, Counter::DropForeign)?;
     ensure!(scene.hears(&pod.bypass, &[lie])? == 0);
     ensure!(counted(&guard, Counter::DropForeign)? == before + 1, "{:?}", guard.counters()?);
@@ -163,16 +163,16 @@ fn is_stopped_on_its_way(node: Node) -> Result<()> {
     neighbour.bind(&guard, MINE, 2)?;
     ensure!(scene.hears(&pod.bypass, &[frames::ipv4(mac, MINE, "hello"), frames::arp(mac, mac, MINE)])? == 0);
     ensure!(counted(&guard, Counter::DropStale)? == 4, "{:?}", guard.counters()?);
-    let mac = neighbour.wire.mac();
+    let mac = neighbour.socket.mac();
     ensure!(scene.hears(&neighbour.bypass, &[frames::ipv4(mac, MINE, "hello"), frames::arp(mac, mac, MINE)])? == 2);
 
     // It ends with the last pod.
     for pod in [&pod, &neighbour] {
-        ensure!(scene.hears(&pod.bypass, &[frames::ipv4(pod.wire.mac(), UNBOUND, "hello")])? == 0);
+        ensure!(scene.hears(&pod.bypass, &[frames::ipv4(pod.socket.mac(), UNBOUND, "hello")])? == 0);
         scene.node.host.run(|| guard.detach_pod_link(pod.link, &"eth0".parse().expect("a name")))??;
     }
     within(LIMIT, || {
-        let frame = frames::ipv4(neighbour.wire.mac(), UNBOUND, "hello");
+        let frame = frames::ipv4(neighbour.socket.mac(), UNBOUND, "hello");
         ensure!(scene.hears(&neighbour.bypass, &[frame])? == 1);
         Ok(())
     })?;
@@ -198,7 +198,7 @@ fn a_pod_with_its_nodes_mac_is_not_told_by_it() -> Result<()> {
     let scene = Scene::new(Node::new()?)?;
     let (guard, events) = scene.node.open()?;
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
-    let uplink = Wire::open(&scene.node.host, "up0")?;
+    let uplink = PacketSocket::open(&scene.node.host, "up0")?;
     let host = Host::new("a")?;
     let namespace = host.path();
     let namespace = namespace.file_name().and_then(|name| name.to_str()).context("a name")?.to_owned();

@@ -15,7 +15,7 @@ use holdfast_tests::{
     frames::{self, Mac},
     guarded::{Node, binding, counted},
     netns::within,
-    wire::{Wire, has},
+    packet_socket::{PacketSocket, has},
 };
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
@@ -71,7 +71,7 @@ fn of_pod<'a>(mac: Mac) -> [Make<'a>; 4] {
 type Sent = HashMap<Number, Option<u32>>;
 
 struct Stream<'a> {
-    wire: &'a Wire,
+    socket: &'a PacketSocket,
     number: u32,
     frames: &'a [Make<'a>],
 }
@@ -87,7 +87,7 @@ impl Stream<'_> {
             for frame in self.frames {
                 let number = (self.number, u32::try_from(sent.len())?);
                 let before = phase.load(SeqCst);
-                self.wire.send(&frame(&text(number)))?;
+                self.socket.send(&frame(&text(number)))?;
                 let certain = (phase.load(SeqCst) == before).then_some(before);
                 sent.insert(number, certain);
             }
@@ -98,10 +98,10 @@ impl Stream<'_> {
 }
 
 /// How often each frame is heard up to a mark that is sent now.
-fn heard(from: &Wire, at: &Wire, mark: &str) -> Result<HashMap<Number, u32>> {
+fn heard(from: &PacketSocket, at: &PacketSocket, mark: &str) -> Result<HashMap<Number, u32>> {
     from.send(&frames::other(from.mac(), mark))?;
     let mut heard = HashMap::new();
-    for frame in at.hear_until(|frame| has(frame, mark))? {
+    for frame in at.receive_until(|frame| has(frame, mark))? {
         if let Some(number) = number(&frame) {
             *heard.entry(number).or_default() += 1;
         }
@@ -134,15 +134,15 @@ fn an_address_changes_hands(node: &Node) -> Result<()> {
     for address in [IpAddr::from(ADDRESS), ADDRESS6.into()] {
         guard.bind(&binding(&old, address, 1))?;
     }
-    for wire in [&node.lan, &old.wire, &new.wire] {
-        wire.hold_much()?;
+    for socket in [&node.lan, &old.socket, &new.socket] {
+        socket.enlarge_buffer()?;
     }
-    let (of_old, of_new) = (of_pod(old.wire.mac()), of_pod(new.wire.mac()));
+    let (of_old, of_new) = (of_pod(old.socket.mac()), of_pod(new.socket.mac()));
     let of_lan: [Make<'_>; 1] = [Box::new(|text| frames::ipv4_to(node.lan.mac(), REMOTE, ADDRESS, text))];
     let streams = [
-        Stream { wire: &old.wire, number: 0, frames: &of_old },
-        Stream { wire: &new.wire, number: 1, frames: &of_new },
-        Stream { wire: &node.lan, number: 2, frames: &of_lan },
+        Stream { socket: &old.socket, number: 0, frames: &of_old },
+        Stream { socket: &new.socket, number: 1, frames: &of_new },
+        Stream { socket: &node.lan, number: 2, frames: &of_lan },
     ];
     let phase = AtomicU32::new(BEFORE);
     let rounds: [[AtomicU64; 4]; 3] = Default::default();
@@ -174,17 +174,17 @@ fn an_address_changes_hands(node: &Node) -> Result<()> {
         Ok([old?, new?, lan?])
     })?;
 
-    let mut at_lan = heard(&old.wire, &node.lan, "the old one has ended")?;
-    for (number, times) in heard(&new.wire, &node.lan, "the new one has ended")? {
+    let mut at_lan = heard(&old.socket, &node.lan, "the old one has ended")?;
+    for (number, times) in heard(&new.socket, &node.lan, "the new one has ended")? {
         *at_lan.entry(number).or_default() += times;
     }
     only(BEFORE, &of_old, &at_lan).context("from the older holder")?;
     only(AFTER, &of_new, &at_lan).context("from the newer holder")?;
 
     // To the address: the older holder hears all of it before and nothing after; the newer one everything after.
-    let at_old = heard(&node.lan, &old.wire, "that was for the old one")?;
+    let at_old = heard(&node.lan, &old.socket, "that was for the old one")?;
     only(BEFORE, &of_lan, &at_old).context("to the older holder")?;
-    let at_new = heard(&node.lan, &new.wire, "that was for the new one")?;
+    let at_new = heard(&node.lan, &new.socket, "that was for the new one")?;
     for (number, _) in of_lan.iter().filter(|(_, when)| **when == Some(AFTER)) {
         ensure!(at_new.get(number) == Some(&1), "{number:?} did not reach the newer holder");
     }

@@ -9,7 +9,7 @@ use holdfast_core::id::IfIndex;
 use holdfast_tests::{
     frames,
     guarded::{Node, binding, counted},
-    wire::has,
+    packet_socket::has,
 };
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
@@ -41,11 +41,14 @@ fn foreign_claims_are_reported_and_never_dropped() -> Result<()> {
         let seen = events.wait()?;
         ensure!((seen.kind, seen.via, seen.address) == (EventKind::Conflict, via, address), "{seen:?}");
         ensure!(seen.link == uplink && seen.mac == lan && !seen.dropped, "{seen:?}");
-        ensure!(seen.holder.is_some_and(|holder| holder.mac == pod.wire.mac() && holder.link == pod.link), "{seen:?}");
-        pod.wire.hear_until(|heard| *heard == frame)?;
+        ensure!(
+            seen.holder.is_some_and(|holder| holder.mac == pod.socket.mac() && holder.link == pod.link),
+            "{seen:?}"
+        );
+        pod.socket.receive_until(|heard| *heard == frame)?;
     }
     // Questions, other addresses and the holder's own MAC are no conflicts.
-    let mac = pod.wire.mac();
+    let mac = pod.socket.mac();
     for frame in [
         frames::arp_probe(lan, ADDRESS),
         frames::arp(lan, lan, Ipv4Addr::new(10, 7, 0, 3)),
@@ -57,7 +60,7 @@ fn foreign_claims_are_reported_and_never_dropped() -> Result<()> {
     ] {
         node.lan.send(&frame)?;
     }
-    pod.wire.hear_until(|heard| has(heard, "the last one"))?;
+    pod.socket.receive_until(|heard| has(heard, "the last one"))?;
     ensure!(counted(&guard, Counter::Conflicts)? == 4, "{:?}", guard.counters()?);
     Ok(())
 }

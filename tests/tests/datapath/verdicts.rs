@@ -75,7 +75,7 @@ fn kinds(mac: Mac, v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<(&'static str, Via, Vec<u8
 
 fn everything_with_its_own_address_passes(node: Node) -> Result<()> {
     let scene = scene(node, Mode::Enforce)?;
-    for (what, _, frame) in kinds(scene.pod.wire.mac(), MINE, MINE6) {
+    for (what, _, frame) in kinds(scene.pod.socket.mac(), MINE, MINE6) {
         scene.node.passes(&scene.pod, &[frame]).with_context(|| what)?;
     }
     ensure!(counted(&scene.guard, Counter::PassCurrent)? >= 17, "{:?}", scene.guard.counters()?);
@@ -85,7 +85,7 @@ fn everything_with_its_own_address_passes(node: Node) -> Result<()> {
 
 fn nothing_with_a_neighbours_address_passes(node: Node) -> Result<()> {
     let mut scene = scene(node, Mode::Enforce)?;
-    for (number, (what, via, frame)) in kinds(scene.pod.wire.mac(), NEIGHBOURS, NEIGHBOURS6).into_iter().enumerate() {
+    for (number, (what, via, frame)) in kinds(scene.pod.socket.mac(), NEIGHBOURS, NEIGHBOURS6).into_iter().enumerate() {
         scene.node.stops(&scene.pod, &[frame]).with_context(|| what)?;
         let dropped = counted(&scene.guard, Counter::DropForeign)?;
         ensure!(dropped == number as u64 + 1, "{what}: {dropped} counted");
@@ -95,14 +95,14 @@ fn nothing_with_a_neighbours_address_passes(node: Node) -> Result<()> {
             ensure!((event.kind, event.via, event.dropped) == (EventKind::Foreign, via, true), "{what}: {event:?}");
             ensure!(event.link == scene.pod.link && event.container_tag == scene.pod.tag, "{what}: {event:?}");
             ensure!(event.address == IpAddr::from(NEIGHBOURS) && event.pool == 4, "{what}: {event:?}");
-            ensure!(event.mac == scene.pod.wire.mac(), "{what}: {event:?}");
+            ensure!(event.mac == scene.pod.socket.mac(), "{what}: {event:?}");
             let holder = event.holder.with_context(|| format!("{what}: no holder in {event:?}"))?;
             ensure!(holder.link == scene.neighbour.link && holder.container_tag == scene.neighbour.tag, "{holder:?}");
         }
     }
     ensure!(counted(&scene.guard, Counter::DropArp)? == 3 && counted(&scene.guard, Counter::DropNd)? == 8);
     // The neighbour itself has noticed nothing.
-    for (what, _, frame) in kinds(scene.neighbour.wire.mac(), NEIGHBOURS, NEIGHBOURS6) {
+    for (what, _, frame) in kinds(scene.neighbour.socket.mac(), NEIGHBOURS, NEIGHBOURS6) {
         scene.node.passes(&scene.neighbour, &[frame]).with_context(|| what)?;
     }
     Ok(())
@@ -131,7 +131,7 @@ fn a_neighbours_addresses_are_dropped_and_reported_with_clsact() -> Result<()> {
 #[test]
 fn outside_every_pool_nothing_is_touched() -> Result<()> {
     let scene = scene(Node::new()?, Mode::Enforce)?;
-    let mac = scene.pod.wire.mac();
+    let mac = scene.pod.socket.mac();
     for (what, _, frame) in kinds(mac, UNMANAGED, LINK_LOCAL) {
         scene.node.passes(&scene.pod, &[frame]).with_context(|| what)?;
     }
@@ -144,7 +144,7 @@ fn outside_every_pool_nothing_is_touched() -> Result<()> {
 #[test]
 fn observed_pods_are_only_reported() -> Result<()> {
     let mut scene = scene(Node::new()?, Mode::Observe)?;
-    let mac = scene.pod.wire.mac();
+    let mac = scene.pod.socket.mac();
     scene.node.passes(&scene.pod, &[frames::ipv4(mac, NEIGHBOURS, "hello")])?;
     let seen = scene.events.wait()?;
     ensure!(seen.kind == EventKind::Foreign && !seen.dropped, "{seen:?}");
@@ -158,7 +158,7 @@ fn observed_pods_are_only_reported() -> Result<()> {
 #[test]
 fn a_foreign_mac_is_dropped_and_reported() -> Result<()> {
     let mut scene = scene(Node::new()?, Mode::Enforce)?;
-    let (mac, neighbours) = (scene.pod.wire.mac(), scene.neighbour.wire.mac());
+    let (mac, neighbours) = (scene.pod.socket.mac(), scene.neighbour.socket.mac());
     let cases = [
         ("own address, foreign source MAC", frames::ipv4(STRANGER, MINE, "hello"), STRANGER),
         ("own address and own MAC in ARP, foreign source MAC", frames::arp(STRANGER, mac, MINE), STRANGER),
@@ -178,7 +178,7 @@ fn a_foreign_mac_is_dropped_and_reported() -> Result<()> {
 #[test]
 fn a_foreign_mac_in_neighbour_discovery_is_dropped_and_reported() -> Result<()> {
     let mut scene = scene(Node::new()?, Mode::Enforce)?;
-    let mac = scene.pod.wire.mac();
+    let mac = scene.pod.socket.mac();
     // No more than the rate limit lets through for one address.
     let cases = [
         ("behind other options", frames::wordy_advertisement(mac, MINE6, MINE6, STRANGER, 3)),
@@ -198,7 +198,7 @@ fn a_foreign_mac_in_neighbour_discovery_is_dropped_and_reported() -> Result<()> 
 #[test]
 fn a_mode_changes_without_attaching_again() -> Result<()> {
     let scene = scene(Node::new()?, Mode::Enforce)?;
-    let frame = frames::ipv4(scene.pod.wire.mac(), NEIGHBOURS, "hello");
+    let frame = frames::ipv4(scene.pod.socket.mac(), NEIGHBOURS, "hello");
     scene.node.stops(&scene.pod, std::slice::from_ref(&frame))?;
     scene.node.guard(&scene.guard, &scene.pod, Mode::Observe)?;
     scene.node.passes(&scene.pod, &[frame])
@@ -207,7 +207,7 @@ fn a_mode_changes_without_attaching_again() -> Result<()> {
 #[test]
 fn pools_come_and_go() -> Result<()> {
     let scene = scene(Node::new()?, Mode::Enforce)?;
-    let frame = frames::ipv4(scene.pod.wire.mac(), NEIGHBOURS, "hello");
+    let frame = frames::ipv4(scene.pod.socket.mac(), NEIGHBOURS, "hello");
     let pools = [("10.7.0.0/16".parse()?, 4), ("fd07::/64".parse()?, 6)];
     ensure!(scene.guard.set_pools(&pools)? == 0, "nothing changed");
     ensure!(scene.guard.set_pools(&pools[1..])? == 1, "one removed");

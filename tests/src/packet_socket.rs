@@ -1,4 +1,4 @@
-//! Sending and hearing frames on an interface.
+//! Sending and receiving frames on an interface.
 
 use std::{
     net::Ipv4Addr,
@@ -21,7 +21,7 @@ use nix::{
 
 use crate::{frames::Mac, netns::Host};
 
-/// How long a frame may take through a bridge of one machine, however busy.
+/// Longest time of a frame through a bridge of a busy machine.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Sent frames do not pass the queueing discipline.
@@ -29,13 +29,13 @@ const LIMIT: Duration = Duration::from_secs(5);
 struct PacketQdiscBypass;
 setsockopt_impl!(PacketQdiscBypass, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, bool, SetBool);
 
-/// One end of a wire: an interface of a host, as frames see it.
-pub struct Wire {
+/// A packet socket (`packet(7)`) on one interface: it sends and receives whole frames.
+pub struct PacketSocket {
     socket: OwnedFd,
     address: LinkAddr,
 }
 
-impl Wire {
+impl PacketSocket {
     /// Opens an interface of the host.
     pub fn open(host: &Host, interface: &str) -> Result<Self> {
         host.run(|| Self::here(interface))?
@@ -51,16 +51,16 @@ impl Wire {
         Ok(Self { socket, address })
     }
 
-    /// The same past the interface's queueing discipline, and so past every program on its way out: what any process with
-    /// `CAP_NET_RAW` may ask for.
+    /// Opens an interface of the host past its queueing discipline, and so past every program on the way out: any process with
+    /// `CAP_NET_RAW` may ask for that.
     pub fn open_bypassing(host: &Host, interface: &str) -> Result<Self> {
-        let wire = Self::open(host, interface)?;
-        setsockopt(&wire.socket, PacketQdiscBypass, &true)?;
-        Ok(wire)
+        let opened = Self::open(host, interface)?;
+        setsockopt(&opened.socket, PacketQdiscBypass, &true)?;
+        Ok(opened)
     }
 
-    /// Makes room for many thousand frames that are listened to only afterwards.
-    pub fn hold_much(&self) -> Result<()> {
+    /// Makes the receive buffer large enough for many thousand frames that are read only afterwards.
+    pub fn enlarge_buffer(&self) -> Result<()> {
         Ok(setsockopt(&self.socket, RcvBufForce, &(64 << 20))?)
     }
 
@@ -69,7 +69,7 @@ impl Wire {
         self.address.addr().unwrap_or_default()
     }
 
-    /// Puts a frame on the wire.
+    /// Sends a frame.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         match sendto(self.socket.as_raw_fd(), frame, &self.address, MsgFlags::empty()) {
             // A guard on this very interface has dropped it.
@@ -78,8 +78,9 @@ impl Wire {
         }
     }
 
-    /// Everything heard up to and including the first frame that `last` recognizes.
-    pub fn hear_until(&self, last: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>> {
+    /// Returns the received frames up to and including the first one that `last` recognizes. An error if that does not come
+    /// within five seconds.
+    pub fn receive_until(&self, last: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>> {
         let deadline = Instant::now() + LIMIT;
         let mut heard = Vec::new();
         loop {
@@ -99,12 +100,12 @@ impl Wire {
     }
 }
 
-/// Whether a frame has the text in it.
+/// Returns true if a frame contains the text.
 pub fn has(frame: &[u8], text: &str) -> bool {
     frame.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Whether the frame has the address in it.
-pub fn names(frame: &[u8], address: Ipv4Addr) -> bool {
+/// Returns true if a frame contains the address.
+pub fn has_address(frame: &[u8], address: Ipv4Addr) -> bool {
     frame.windows(4).any(|window| window == address.octets())
 }
