@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::progress::Look;
 
-use crate::census::Census;
+use crate::invariants::Invariants;
 use crate::manifest;
 use crate::stage::{LIMIT, Stage, is_ready, text};
 
@@ -98,14 +98,14 @@ fn after_any_churn_the_pool_is_empty() -> Result<()> {
     let (seed, seconds) = (seed()?, setting("HOLDFAST_CHURN_SECONDS")?.unwrap_or(SECONDS));
     eprintln!("churning for {seconds} s with HOLDFAST_CHURN_SEED={seed}");
     let stage = Stage::new("churn", POOL)?;
-    let (mut dice, mut census) = (Dice(seed), Census::new(&stage));
+    let (mut dice, mut invariants) = (Dice(seed), Invariants::new(&stage));
     let (begun, mut acts, mut most_ready) = (Instant::now(), 0, 0);
     while begun.elapsed() < Duration::from_secs(seconds) {
         let acted = Instant::now();
         act(&stage, &mut dice)?;
         acts += 1;
         stage.wait("the next act", LIMIT, || {
-            if let Some(pods) = census.take()? {
+            if let Some(pods) = invariants.check()? {
                 most_ready = most_ready.max(pods.iter().filter(|pod| is_ready(pod)).count());
             }
             Ok(if acted.elapsed() < PACE { Look::NotYet("it is not time".into()) } else { Look::Done(()) })

@@ -5,7 +5,7 @@
 //!  └ stage    one test's namespace and pools: made, looked at, taken away again
 //!     ├ kubectl     what a user types, and what it prints
 //!     ├ api         looks at objects, many times a second while something is waited for
-//!     └ census      what has to be true of all pods at any moment
+//!     └ invariants  what is true of all pods at any moment
 //! sandbox  a runtime's part by hand: sandboxes, their processes, calls of plugins
 //! traffic  a host on the LAN that talks to pods
 //! agents   holdfast's own pods
@@ -17,7 +17,7 @@
 
 mod agents;
 mod api;
-mod census;
+mod invariants;
 mod liar;
 mod manifest;
 mod nodes;

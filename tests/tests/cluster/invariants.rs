@@ -1,4 +1,4 @@
-//! All pods of a stage at once: what has to be true of them at any moment.
+//! Invariants of all pods of a test's namespace: they hold at any moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,35 +9,35 @@ use xtask::progress::Look;
 
 use crate::stage::{LIMIT, Stage, is_ready, text};
 
-/// Between two looks, at least: the cluster has little to run on.
+/// Shortest time between two checks: the cluster has little to run on.
 const PACE: Duration = Duration::from_millis(200);
 
-/// Looks at a stage's pods.
-pub(crate) struct Census<'a> {
+/// The invariants of a test's pods, checked at intervals.
+pub(crate) struct Invariants<'a> {
     stage: &'a Stage,
     next: Instant,
 }
 
-impl<'a> Census<'a> {
+impl<'a> Invariants<'a> {
     pub(crate) fn new(stage: &'a Stage) -> Self {
         Self { stage, next: Instant::now() }
     }
 
-    /// All pods, unless they were looked at a moment ago. An error if two that are Ready share an address, or one has
-    /// another than its endpoint lists.
-    pub(crate) fn take(&mut self) -> Result<Option<Vec<Value>>> {
+    /// Returns all pods, or nothing within [`PACE`] of the check before. An error if two Ready pods share an address, or a
+    /// Ready pod has an address that its endpoint does not list.
+    pub(crate) fn check(&mut self) -> Result<Option<Vec<Value>>> {
         if Instant::now() < self.next {
             return Ok(None);
         }
         let pods = self.stage.all_pods()?;
         let ready: Vec<&Value> = pods.iter().filter(|pod| is_ready(pod)).collect();
-        nobody_shares(&ready)?;
+        no_two_share(&ready)?;
         self.all_are_listed(&ready)?;
         self.next = Instant::now() + PACE;
         Ok(Some(pods))
     }
 
-    /// Waits until there are exactly so many pods of each app, all Ready.
+    /// Waits until there are exactly this many pods of each app, all Ready.
     pub(crate) fn settles(&mut self, wanted: &[(&str, usize)]) -> Result<()> {
         let apps = wanted.iter().map(|(app, _)| *app);
         self.until(&format!("{wanted:?} to be Ready"), |pods| {
@@ -47,12 +47,12 @@ impl<'a> Census<'a> {
         })
     }
 
-    /// Waits until the pods are as `accept` wants them.
+    /// Waits until `accept` is true of the pods.
     pub(crate) fn until(&mut self, what: &str, accept: impl Fn(&[Value]) -> bool) -> Result<()> {
         let stage = self.stage;
         let mut seen = String::new();
         stage.wait(what, LIMIT, || {
-            if let Some(pods) = self.take()? {
+            if let Some(pods) = self.check()? {
                 if accept(&pods) {
                     return Ok(Look::Done(()));
                 }
@@ -81,7 +81,7 @@ impl<'a> Census<'a> {
     }
 }
 
-fn nobody_shares(ready: &[&Value]) -> Result<()> {
+fn no_two_share(ready: &[&Value]) -> Result<()> {
     let mut holders = BTreeMap::new();
     for pod in ready {
         for address in addresses(pod) {
@@ -93,7 +93,7 @@ fn nobody_shares(ready: &[&Value]) -> Result<()> {
     Ok(())
 }
 
-/// The addresses that a pod shows.
+/// Returns the addresses in a pod's status.
 fn addresses(pod: &Value) -> BTreeSet<String> {
     let ips = pod["status"]["podIPs"].as_array().into_iter().flatten();
     ips.filter_map(|ip| ip["ip"].as_str()).map(str::to_owned).collect()
