@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use xtask::progress::output;
 
-use crate::liar::Liar;
+use crate::spoofer::Spoofer;
 use crate::stage::{Holder, Stage, same};
 use crate::traffic::Pings;
 use crate::{agents, manifest, sandbox, traffic};
@@ -116,21 +116,21 @@ fn a_flood_disturbs_neither_the_neighbour_nor_the_agent() -> Result<()> {
     let (agent, _) = agents::container(world, &flooder.node)?;
     let process = sandbox::process_of(&agent)?;
     let net = stage.net4().try_into()?;
-    let liar = Liar::new(world, &flooder)?;
+    let spoofer = Spoofer::new(world, &flooder)?;
     let own: Vec<Ipv4Addr> =
         [&flooder, &neighbour].map(|holder| holder.addresses()[0].parse()).into_iter().collect::<Result<_, _>>()?;
     let foreign: Vec<_> =
         (1..=200).map(|last| Ipv4Addr::new(172, 22, net, last)).filter(|it| !own.contains(it)).collect();
     // Once for whatever is made at the first use.
-    liar.flood(10_000, |number| foreign[number as usize % foreign.len()])?;
+    spoofer.flood(10_000, |number| foreign[number as usize % foreign.len()])?;
     let limited = "holdfast_guard_events_total{kind=\"events_limited\"}";
     let (before, kept_back, begun) =
         (Usage::of(process)?, agents::metric(world, &flooder.node, limited)?, Instant::now());
     let pings = neighbour.addresses().map(|address| Pings::from_lan(world, address));
-    let heard = liar.flood(1_000_000, |number| foreign[number as usize % foreign.len()])?;
+    let received = spoofer.flood(1_000_000, |number| foreign[number as usize % foreign.len()])?;
     let (after, took) = (Usage::of(process)?, begun.elapsed());
     eprintln!("the flood took {took:?}: {before:?} → {after:?}");
-    same("what was heard of it", &heard, &0)?;
+    same("the frames that arrived on the LAN", &received, &0)?;
     for pings in pings {
         pings?.all_answered(20)?;
     }

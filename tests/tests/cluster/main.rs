@@ -9,7 +9,7 @@
 //! sandbox  a runtime's part by hand: sandboxes, their processes, calls of plugins
 //! traffic  a host on the LAN that talks to pods
 //! agents   holdfast's own pods
-//! liar     frames from inside a pod that no stack would send
+//! spoofer  a pod that spoofs its source address
 //! nodes    a node without its runtime, or without the plugin
 //! ```
 //!
@@ -18,7 +18,7 @@
 mod agents;
 mod api;
 mod invariants;
-mod liar;
+mod spoofer;
 mod manifest;
 mod nodes;
 mod sandbox;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 use xtask::deploy;
 
-use crate::liar::Liar;
+use crate::spoofer::Spoofer;
 use crate::sandbox::{Sandbox, conf};
 use crate::stage::{Holder, Stage, is_ready, same};
 use crate::traffic::Pings;
@@ -19,9 +19,9 @@ fn a_killed_agent_costs_no_packet() -> Result<()> {
     let holders = [stage.ready("web-0")?, stage.ready("web-1")?];
     let addresses = holders.iter().flat_map(Holder::addresses);
     let pings = addresses.map(|address| Pings::from_lan(world, address)).collect::<Result<Vec<_>>>()?;
-    let liar = Liar::new(world, &holders[0])?;
+    let spoofer = Spoofer::new(world, &holders[0])?;
     let foreign = Ipv4Addr::new(172, 22, stage.net4().try_into()?, 9);
-    let (told, heard, ()) = liar.lies(foreign, || {
+    let (sent, received, ()) = spoofer.spoof_during(foreign, || {
         let nodes = world.cluster.nodes()?;
         let before = agents::containers(world)?;
         for (container, _) in &before {
@@ -33,7 +33,7 @@ fn a_killed_agent_costs_no_packet() -> Result<()> {
         }
         Ok(())
     })?;
-    ensure!(told > 100 && heard == 0, "of {told} packets from a foreign address, {heard} were heard on the LAN");
+    ensure!(sent > 100 && received == 0, "of {sent} packets from a foreign address, {received} arrived on the LAN");
     for pings in pings {
         pings.all_answered(50)?;
     }

@@ -1,4 +1,4 @@
-//! A pod that sends what no well-behaved stack would, and a host on the LAN that listens.
+//! A pod that spoofs its source address, and a host on the LAN that counts the spoofed frames.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -18,19 +18,19 @@ use crate::stage::Holder;
 use crate::world::World;
 
 const LAN: Ipv4Addr = Ipv4Addr::new(172, 22, 0, 100);
-/// Between two frames of one that goes on lying.
+/// Pause between two spoofed frames.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// A pod's interface, and the LAN's.
-pub(crate) struct Liar {
+/// Packet sockets on a pod's interface and on the LAN host's.
+pub(crate) struct Spoofer {
     pod: PacketSocket,
     lan: PacketSocket,
     own: Ipv4Addr,
     gateway: [u8; 6],
 }
 
-impl Liar {
-    /// In the place of a pod that runs.
+impl Spoofer {
+    /// Opens the interfaces of a running pod and of the LAN's host.
     pub(crate) fn new(world: &World, holder: &Holder) -> Result<Self> {
         let process = sandbox::process_of(&holder.container)?;
         let netns = format!("/proc/{process}/ns/net");
@@ -47,45 +47,46 @@ impl Liar {
         })
     }
 
-    /// Sends a datagram to the LAN's host, from an address that may not be the pod's.
+    /// Sends a datagram to the LAN's host; `from` may be an address that is not the pod's.
     fn send(&self, from: Ipv4Addr, text: &str) -> Result<()> {
         let mut frame = frames::ipv4_to(self.pod.mac(), from, LAN, text);
         frame[..6].copy_from_slice(&self.gateway);
         self.pod.send(&frame)
     }
 
-    /// What is heard on the LAN of a lie that is told all the while that `work` takes: how often it was told, and heard.
-    pub(crate) fn lies<T>(&self, from: Ipv4Addr, work: impl FnOnce() -> Result<T>) -> Result<(u64, usize, T)> {
-        self.send(self.own, "the truth")?;
-        self.lan.receive_until(|frame| has(frame, "the truth")).context("the pod is not heard at all")?;
-        let (ended, told) = (AtomicBool::new(false), AtomicU64::new(0));
+    /// Sends spoofed frames for as long as `work` runs. Returns how many were sent, how many arrived on the LAN, and what
+    /// `work` returned.
+    pub(crate) fn spoof_during<T>(&self, from: Ipv4Addr, work: impl FnOnce() -> Result<T>) -> Result<(u64, usize, T)> {
+        self.send(self.own, "own address")?;
+        self.lan.receive_until(|frame| has(frame, "own address")).context("the LAN's host does not receive the pod's frames")?;
+        let (ended, sent) = (AtomicBool::new(false), AtomicU64::new(0));
         let done = std::thread::scope(|scope| {
-            let liar = scope.spawn(|| {
+            let sender = scope.spawn(|| {
                 while !ended.load(Ordering::Acquire) {
-                    self.send(from, "a lie")?;
-                    told.fetch_add(1, Ordering::Relaxed);
+                    self.send(from, "spoofed")?;
+                    sent.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(PAUSE);
                 }
                 anyhow::Ok(())
             });
             let done = work();
             ended.store(true, Ordering::Release);
-            liar.join().map_err(|_| anyhow::anyhow!("the liar panicked"))??;
+            sender.join().map_err(|_| anyhow::anyhow!("the sending thread panicked"))??;
             done
         })?;
         self.send(self.own, "the end")?;
-        let heard = self.lan.receive_until(|frame| has(frame, "the end")).context("the pod is heard no more")?;
-        Ok((told.into_inner(), heard.iter().filter(|frame| has(frame, "a lie")).count(), done))
+        let received = self.lan.receive_until(|frame| has(frame, "the end")).context("the LAN's host no longer receives the pod's frames")?;
+        Ok((sent.into_inner(), received.iter().filter(|frame| has(frame, "spoofed")).count(), done))
     }
 
-    /// Floods: `count` lies, as fast as they go, over all addresses of a pool.
+    /// Sends `count` spoofed frames as fast as possible, each from `address(number)`. Returns how many arrived on the LAN.
     pub(crate) fn flood(&self, count: u32, address: impl Fn(u32) -> Ipv4Addr) -> Result<usize> {
         for number in 0..count {
-            self.send(address(number), "a lie")?;
+            self.send(address(number), "spoofed")?;
         }
         self.send(self.own, "the end")?;
-        let heard = self.lan.receive_until(|frame| has(frame, "the end")).context("the pod is heard no more")?;
-        Ok(heard.iter().filter(|frame| has(frame, "a lie")).count())
+        let received = self.lan.receive_until(|frame| has(frame, "the end")).context("the LAN's host no longer receives the pod's frames")?;
+        Ok(received.iter().filter(|frame| has(frame, "spoofed")).count())
     }
 }
 
