@@ -39,7 +39,7 @@ mod exhaustion;
 mod fixed;
 mod forced;
 mod guard;
-mod late;
+mod late_del;
 mod mistakes;
 mod orphans;
 mod owners;
