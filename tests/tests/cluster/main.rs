@@ -37,7 +37,7 @@ mod delegate;
 mod deletion;
 mod exhaustion;
 mod fixed;
-mod forced;
+mod force_delete;
 mod guard;
 mod late_del;
 mod mistakes;
