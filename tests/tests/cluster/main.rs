@@ -40,7 +40,7 @@ mod fixed;
 mod force_delete;
 mod guard;
 mod late_del;
-mod mistakes;
+mod bad_requests;
 mod orphans;
 mod owners;
 mod records;
