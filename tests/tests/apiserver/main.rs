@@ -7,7 +7,7 @@
 //!
 //! Pods have no kubelet: they are there from the moment they are created until they are deleted.
 
-mod held;
+mod delayed_client;
 mod namespace;
 mod server;
 mod world;

@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::held::Gate;
+use crate::delayed_client::Gate;
 use crate::server::Server;
 use crate::world::{SOON, World, settings, wait};
 

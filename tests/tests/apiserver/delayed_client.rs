@@ -57,19 +57,19 @@ impl Gate {
 }
 
 impl<S> Layer<S> for Gate {
-    type Service = Held<S>;
+    type Service = Delayed<S>;
 
-    fn layer(&self, inner: S) -> Held<S> {
-        Held { inner, gate: self.clone() }
+    fn layer(&self, inner: S) -> Delayed<S> {
+        Delayed { inner, gate: self.clone() }
     }
 }
 
-pub(crate) struct Held<S> {
+pub(crate) struct Delayed<S> {
     inner: S,
     gate: Gate,
 }
 
-impl<S, B> Service<Request<Body>> for Held<S>
+impl<S, B> Service<Request<Body>> for Delayed<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
