@@ -17,4 +17,4 @@ mod election;
 mod import;
 mod leaks;
 mod paused;
-mod rules;
+mod gc_rules;
