@@ -14,7 +14,7 @@ mod world;
 
 mod conditions;
 mod election;
+mod gc_rules;
 mod import;
 mod leaks;
 mod paused;
-mod gc_rules;

@@ -18,15 +18,16 @@
 mod agents;
 mod api;
 mod invariants;
-mod spoofer;
 mod manifest;
 mod nodes;
 mod sandbox;
+mod spoofer;
 mod stage;
 mod traffic;
 mod turns;
 mod world;
 
+mod bad_requests;
 mod churn;
 mod columns;
 mod conflict;
@@ -40,7 +41,6 @@ mod fixed;
 mod force_delete;
 mod guard;
 mod late_del;
-mod bad_requests;
 mod orphans;
 mod owners;
 mod records;

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 use xtask::deploy;
 
-use crate::spoofer::Spoofer;
 use crate::sandbox::{Sandbox, conf};
+use crate::spoofer::Spoofer;
 use crate::stage::{Holder, Stage, is_ready, same};
 use crate::traffic::Pings;
 use crate::{agents, manifest, sandbox, traffic};

@@ -58,7 +58,9 @@ impl Spoofer {
     /// `work` returned.
     pub(crate) fn spoof_during<T>(&self, from: Ipv4Addr, work: impl FnOnce() -> Result<T>) -> Result<(u64, usize, T)> {
         self.send(self.own, "own address")?;
-        self.lan.receive_until(|frame| has(frame, "own address")).context("the LAN's host does not receive the pod's frames")?;
+        self.lan
+            .receive_until(|frame| has(frame, "own address"))
+            .context("the LAN's host does not receive the pod's frames")?;
         let (ended, sent) = (AtomicBool::new(false), AtomicU64::new(0));
         let done = std::thread::scope(|scope| {
             let sender = scope.spawn(|| {
@@ -75,7 +77,10 @@ impl Spoofer {
             done
         })?;
         self.send(self.own, "the end")?;
-        let received = self.lan.receive_until(|frame| has(frame, "the end")).context("the LAN's host no longer receives the pod's frames")?;
+        let received = self
+            .lan
+            .receive_until(|frame| has(frame, "the end"))
+            .context("the LAN's host no longer receives the pod's frames")?;
         Ok((sent.into_inner(), received.iter().filter(|frame| has(frame, "spoofed")).count(), done))
     }
 
@@ -85,7 +90,10 @@ impl Spoofer {
             self.send(address(number), "spoofed")?;
         }
         self.send(self.own, "the end")?;
-        let received = self.lan.receive_until(|frame| has(frame, "the end")).context("the LAN's host no longer receives the pod's frames")?;
+        let received = self
+            .lan
+            .receive_until(|frame| has(frame, "the end"))
+            .context("the LAN's host no longer receives the pod's frames")?;
         Ok(received.iter().filter(|frame| has(frame, "spoofed")).count())
     }
 }
