@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use xtask::deploy::{self, NAMESPACE};
 use xtask::progress::Look;
 
-use crate::stage::{is_ready, text};
+use crate::namespace::{is_ready, text};
 use crate::world::World;
 
 const PODS: &str = "/api/v1/namespaces/kube-system/pods";

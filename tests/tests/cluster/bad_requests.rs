@@ -7,47 +7,47 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use crate::namespace::{TestNamespace, same};
 use crate::sandbox::{Sandbox, conf};
-use crate::stage::{Stage, same};
 use crate::{agents, manifest};
 
 const POOL: &str = "ipam.spidernet.io/ippool";
 
-fn nothing_allocated(stage: &Stage) -> Result<()> {
-    let (endpoints, claims) = (stage.endpoints()?, stage.claims()?);
+fn nothing_allocated(namespace: &TestNamespace) -> Result<()> {
+    let (endpoints, claims) = (namespace.endpoints()?, namespace.claims()?);
     ensure!(endpoints.is_empty() && claims.is_empty(), "something was allocated: {endpoints:?} {claims:?}");
     Ok(())
 }
 
 #[test]
 fn annotations_that_cannot_be_used_are_told_in_the_pods_events() -> Result<()> {
-    let stage = Stage::new("annotations", 5)?;
-    let before = agents::containers(stage.world)?;
-    let wrong_family = json!({"ipv4": [stage.pool6]}).to_string();
+    let namespace = TestNamespace::new("annotations", 5)?;
+    let before = agents::containers(namespace.world)?;
+    let wrong_family = json!({"ipv4": [namespace.pool6]}).to_string();
     let cases: [(&str, &str, &str, &[&str]); 5] = [
         ("unknown", POOL, r#"{"ipv4":["no-such-pool"]}"#, &["no-such-pool", POOL]),
-        ("family", POOL, &wrong_family, &[&stage.pool6, POOL]),
+        ("family", POOL, &wrong_family, &[&namespace.pool6, POOL]),
         ("malformed", POOL, r#"{"ipv4":["#, &["annotation", POOL, "an object like"]),
         ("list", "ipam.spidernet.io/ippools", r#"{"ipv4":["a"]}"#, &["ipam.spidernet.io/ippools", "a list like"]),
         ("routes", "ipam.spidernet.io/routes", r#"[{"dst":"somewhere","gw":"172.22.0.1"}]"#, &["routes", "somewhere"]),
     ];
     for (name, annotation, value, _) in cases {
-        stage.apply(manifest::annotated(manifest::pod(name), annotation, value))?;
+        namespace.apply(manifest::annotated(manifest::pod(name), annotation, value))?;
     }
     for (name, _, _, words) in cases {
-        stage.event(name, words)?;
+        namespace.event(name, words)?;
     }
-    nothing_allocated(&stage)?;
-    same("the agents", &agents::containers(stage.world)?, &before)?;
-    stage.finish()
+    nothing_allocated(&namespace)?;
+    same("the agents", &agents::containers(namespace.world)?, &before)?;
+    namespace.finish()
 }
 
 #[test]
 fn calls_that_cannot_be_used_are_refused_with_the_right_code() -> Result<()> {
-    let stage = Stage::new("calls", 5)?;
-    let before = agents::containers(stage.world)?;
-    let pod = stage.pod_without_network("web")?;
-    let sandbox = Sandbox::new(stage.world, &pod, "mistaken")?;
+    let namespace = TestNamespace::new("calls", 5)?;
+    let before = agents::containers(namespace.world)?;
+    let pod = namespace.pod_without_network("web")?;
+    let sandbox = Sandbox::new(namespace.world, &pod, "mistaken")?;
     let cases: [(&str, Vec<u8>, u32, &str); 8] = [
         ("ADD", b"\xff\xfe{".to_vec(), 6, "stdin"),
         ("ADD", br#"{"cniVersion":"1.0.0","#.to_vec(), 6, "stdin"),
@@ -64,9 +64,9 @@ fn calls_that_cannot_be_used_are_refused_with_the_right_code() -> Result<()> {
         ensure!(sentence.contains(word), "{sentence:?} does not name {word:?}");
     }
     let strange = Sandbox::new(
-        stage.world,
+        namespace.world,
         &json!({
-            "metadata": {"namespace": stage.namespace, "name": "nobody", "uid": "u"}, "spec": pod["spec"],
+            "metadata": {"namespace": namespace.name, "name": "nobody", "uid": "u"}, "spec": pod["spec"],
         }),
         "of-nobody",
     )?;
@@ -74,20 +74,20 @@ fn calls_that_cannot_be_used_are_refused_with_the_right_code() -> Result<()> {
     ensure!(answer.error(3)?.contains("nobody"), "the pod is not named: {answer:?}");
     let mut earlier = pod.clone();
     earlier["metadata"]["uid"] = json!("an-earlier-pod");
-    let answer = Sandbox::new(stage.world, &earlier, "of-an-earlier-pod")?.call("ADD", &conf("1.0.0"))?;
+    let answer = Sandbox::new(namespace.world, &earlier, "of-an-earlier-pod")?.call("ADD", &conf("1.0.0"))?;
     ensure!(answer.error(103)?.contains("an-earlier-pod"), "the UID is not named: {answer:?}");
-    nothing_allocated(&stage)?;
-    same("the agents", &agents::containers(stage.world)?, &before)?;
-    stage.finish()
+    nothing_allocated(&namespace)?;
+    same("the agents", &agents::containers(namespace.world)?, &before)?;
+    namespace.finish()
 }
 
 #[test]
 fn garbage_on_the_agents_socket_does_no_harm() -> Result<()> {
-    let stage = Stage::new("socket", 5)?;
-    let before = agents::containers(stage.world)?;
-    let pod = stage.pod_without_network("web")?;
+    let namespace = TestNamespace::new("socket", 5)?;
+    let before = agents::containers(namespace.world)?;
+    let pod = namespace.pod_without_network("web")?;
     let node = pod["spec"]["nodeName"].as_str().context("the pod has a node")?;
-    let leader = stage.world.lab().node(node)?.leader_pid().context("the node is on")?;
+    let leader = namespace.world.lab().node(node)?.leader_pid().context("the node is on")?;
     let socket = format!("/proc/{leader}/root/run/holdfast/agent.sock");
     let post = |body: &[u8], length: usize| {
         [
@@ -114,10 +114,10 @@ fn garbage_on_the_agents_socket_does_no_harm() -> Result<()> {
         drop(stream.write_all(&input));
         drop(stream.read(&mut [0; 4096]));
     }
-    nothing_allocated(&stage)?;
-    let sandbox = Sandbox::new(stage.world, &pod, "after-that")?;
+    nothing_allocated(&namespace)?;
+    let sandbox = Sandbox::new(namespace.world, &pod, "after-that")?;
     sandbox.call("ADD", &conf("1.0.0"))?.result()?;
     sandbox.call("DEL", &conf("1.0.0"))?.result()?;
-    same("the agents", &agents::containers(stage.world)?, &before)?;
-    stage.finish()
+    same("the agents", &agents::containers(namespace.world)?, &before)?;
+    namespace.finish()
 }

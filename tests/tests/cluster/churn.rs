@@ -9,7 +9,7 @@ use xtask::progress::Look;
 
 use crate::invariants::Invariants;
 use crate::manifest;
-use crate::stage::{LIMIT, Stage, is_ready, text};
+use crate::namespace::{LIMIT, TestNamespace, is_ready, text};
 
 const POOL: u16 = 18;
 const SECONDS: u64 = 120;
@@ -53,58 +53,59 @@ fn seed() -> Result<u64> {
 }
 
 /// Does one thing to one workload.
-fn act(stage: &Stage, dice: &mut Dice) -> Result<()> {
+fn act(namespace: &TestNamespace, dice: &mut Dice) -> Result<()> {
     let (kind, name) = WORKLOADS[usize::try_from(dice.roll(WORKLOADS.len() as u64))?];
     let workload = format!("{kind}/{name}");
-    let path = format!("/apis/apps/v1/namespaces/{}/{kind}", stage.namespace);
-    let Some(there) = stage.world.api.get(&path, name)? else {
+    let path = format!("/apis/apps/v1/namespaces/{}/{kind}", namespace.name);
+    let Some(there) = namespace.world.api.get(&path, name)? else {
         let replicas = u32::try_from(1 + dice.roll(MOST_REPLICAS))?;
         let new = if kind == "deployments" { manifest::deployment } else { manifest::stateful_set };
-        return stage.apply(new(name, replicas));
+        return namespace.apply(new(name, replicas));
     };
     if !there["metadata"]["deletionTimestamp"].is_null() {
         return Ok(());
     }
-    let pods: Vec<Value> = stage.pods(name)?;
+    let pods: Vec<Value> = namespace.pods(name)?;
     let force: &[&str] = if dice.roll(2) == 0 { &["--force", "--grace-period=0"] } else { &[] };
     match dice.roll(10) {
-        0..5 => stage.scale(&workload, u32::try_from(dice.roll(MOST_REPLICAS + 1))?),
-        5 => stage.kubectl(&["rollout", "restart", &workload]).map(drop),
+        0..5 => namespace.scale(&workload, u32::try_from(dice.roll(MOST_REPLICAS + 1))?),
+        5 => namespace.kubectl(&["rollout", "restart", &workload]).map(drop),
         6..9 => {
             let Some(pod) = dice.pick(&pods) else { return Ok(()) };
             let delete = ["delete", "pod", text(pod, "/metadata/name")?, "--ignore-not-found", "--wait=false"];
-            stage.kubectl(&[&delete, force].concat()).map(drop)
+            namespace.kubectl(&[&delete, force].concat()).map(drop)
         }
         _ => {
             let cascade = ["--cascade=background", "--cascade=foreground"][usize::try_from(dice.roll(2))?];
-            stage.kubectl(&["delete", &workload, cascade, "--wait=false"]).map(drop)
+            namespace.kubectl(&["delete", &workload, cascade, "--wait=false"]).map(drop)
         }
     }
 }
 
 /// Waits until nothing is left of what was.
-fn nothing_is_left(stage: &Stage) -> Result<()> {
-    stage.kubectl(&["delete", "statefulsets,deployments", "--all", "--wait=false"])?;
-    stage.wait("everything to be gone", LIMIT + 30, || {
-        let (pods, endpoints, claims) = (stage.all_pods()?.len(), stage.endpoints()?.len(), stage.claims()?.len());
+fn nothing_is_left(namespace: &TestNamespace) -> Result<()> {
+    namespace.kubectl(&["delete", "statefulsets,deployments", "--all", "--wait=false"])?;
+    namespace.wait("everything to be gone", LIMIT + 30, || {
+        let (pods, endpoints, claims) =
+            (namespace.all_pods()?.len(), namespace.endpoints()?.len(), namespace.claims()?.len());
         let left = format!("{pods} pods, {endpoints} endpoints and {claims} claims are there");
         Ok(if pods + endpoints + claims == 0 { Look::Done(()) } else { Look::NotYet(left) })
     })?;
-    stage.in_use(0)
+    namespace.in_use(0)
 }
 
 #[test]
 fn after_any_churn_the_pool_is_empty() -> Result<()> {
     let (seed, seconds) = (seed()?, setting("HOLDFAST_CHURN_SECONDS")?.unwrap_or(SECONDS));
     eprintln!("churning for {seconds} s with HOLDFAST_CHURN_SEED={seed}");
-    let stage = Stage::new("churn", POOL)?;
-    let (mut dice, mut invariants) = (Dice(seed), Invariants::new(&stage));
+    let namespace = TestNamespace::new("churn", POOL)?;
+    let (mut dice, mut invariants) = (Dice(seed), Invariants::new(&namespace));
     let (begun, mut acts, mut most_ready) = (Instant::now(), 0, 0);
     while begun.elapsed() < Duration::from_secs(seconds) {
         let acted = Instant::now();
-        act(&stage, &mut dice)?;
+        act(&namespace, &mut dice)?;
         acts += 1;
-        stage.wait("the next act", LIMIT, || {
+        namespace.wait("the next act", LIMIT, || {
             if let Some(pods) = invariants.check()? {
                 most_ready = most_ready.max(pods.iter().filter(|pod| is_ready(pod)).count());
             }
@@ -112,7 +113,7 @@ fn after_any_churn_the_pool_is_empty() -> Result<()> {
         })?;
     }
     ensure!(most_ready > 0, "no pod was ever Ready in {acts} acts");
-    nothing_is_left(&stage).with_context(|| format!("after {acts} acts, up to {most_ready} pods, seed {seed}"))?;
+    nothing_is_left(&namespace).with_context(|| format!("after {acts} acts, up to {most_ready} pods, seed {seed}"))?;
     eprintln!("{acts} acts, up to {most_ready} pods Ready at once, nothing left");
-    stage.finish()
+    namespace.finish()
 }

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use xtask::progress::output;
 
 use crate::manifest;
+use crate::namespace::TestNamespace;
 use crate::sandbox::hardware_address;
-use crate::stage::Stage;
 use crate::traffic;
 use crate::world::World;
 
@@ -37,20 +37,20 @@ impl Drop for Squatter<'_> {
 
 #[test]
 fn a_claim_from_the_lan_is_told_with_both_hardware_addresses() -> Result<()> {
-    let stage = Stage::new("conflict", 5)?;
-    stage.apply(manifest::stateful_set("web", 1))?;
-    let holder = stage.ready("web-0")?;
+    let namespace = TestNamespace::new("conflict", 5)?;
+    namespace.apply(manifest::stateful_set("web", 1))?;
+    let holder = namespace.ready("web-0")?;
     let address = holder.addresses()[0];
-    let lan = |words: &[&str]| output(&mut stage.world.lab().in_lan(words));
+    let lan = |words: &[&str]| output(&mut namespace.world.lab().in_lan(words));
     let foreign = hardware_address(&lan(&["ip", "-o", "link", "show", "eth0"])?)?;
-    let squatter = Squatter::on(stage.world, address)?;
+    let squatter = Squatter::on(namespace.world, address)?;
     // Asking for anybody with that address as the sender's is a claim; nobody has this one to answer.
     let asked = ["ping", "-n", "-c", "1", "-W", "1", "-I", address, "172.22.99.99"];
-    ensure!(!stage.world.lab().in_lan(&asked).output()?.status.success(), "somebody has the address asked for");
-    let own = stage.kubectl(&["exec", "web-0", "--", "cat", "/sys/class/net/eth0/address"])?;
-    stage.told("Pod", "web-0", "AddressConflict", &[address, &foreign, own.trim(), &holder.container])?;
+    ensure!(!namespace.world.lab().in_lan(&asked).output()?.status.success(), "somebody has the address asked for");
+    let own = namespace.kubectl(&["exec", "web-0", "--", "cat", "/sys/class/net/eth0/address"])?;
+    namespace.told("Pod", "web-0", "AddressConflict", &[address, &foreign, own.trim(), &holder.container])?;
     drop(squatter);
     lan(&["ip", "neigh", "flush", "dev", "eth0"])?;
-    traffic::reaches(stage.world, &holder).context("after the other has given it up")?;
-    stage.finish()
+    traffic::reaches(namespace.world, &holder).context("after the other has given it up")?;
+    namespace.finish()
 }

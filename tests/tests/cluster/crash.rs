@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use xtask::lab::Node;
 use xtask::progress::Look;
 
+use crate::namespace::{Holder, TestNamespace, text};
 use crate::sandbox::{Answer, Sandbox, conf};
-use crate::stage::{Holder, Stage, text};
 use crate::world::World;
 use crate::{agents, manifest, sandbox, traffic};
 
@@ -26,8 +26,8 @@ struct Agent(Child);
 
 impl Agent {
     /// Starts the program on a node and waits until it serves.
-    fn start(stage: &Stage, node: &Node, program: &Path, asks: &Sandbox) -> Result<Self> {
-        let kubeconfig = &stage.world.lab().description().kubeconfig;
+    fn start(namespace: &TestNamespace, node: &Node, program: &Path, asks: &Sandbox) -> Result<Self> {
+        let kubeconfig = &namespace.world.lab().description().kubeconfig;
         let mut command = Command::new("env");
         command.args([
             format!("NODE_NAME={}", node.name()),
@@ -40,7 +40,7 @@ impl Agent {
         ]);
         let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
         let mut agent = Self(node.exec(&words).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
-        stage.wait("the agent to serve", 20, || {
+        namespace.wait("the agent to serve", 20, || {
             ensure!(agent.0.try_wait()?.is_none(), "the agent ended");
             let answer = asks.call("STATUS", &conf("1.1.0"))?;
             Ok(if answer.ok { Look::Done(()) } else { Look::NotYet(answer.said.to_string()) })
@@ -77,21 +77,21 @@ fn program_of(world: &World, node: &str, folder: &Path) -> Result<std::path::Pat
 }
 
 /// A pod of nobody's on the node, which uses the node's network.
-fn single(stage: &Stage, name: &str, node: &str) -> Result<Value> {
+fn single(namespace: &TestNamespace, name: &str, node: &str) -> Result<Value> {
     let mut pod = manifest::pod(name);
     pod["spec"]["hostNetwork"] = json!(true);
     pod["spec"]["nodeName"] = json!(node);
-    stage.apply(pod)?;
-    stage.running(name, "")
+    namespace.apply(pod)?;
+    namespace.running(name, "")
 }
 
 /// The claims of an endpoint are the addresses that it lists, no more and no less, and its container has them.
-fn whole(stage: &Stage, pod: &str, sandbox: &Sandbox) -> Result<Holder> {
-    let holder = stage.holder(pod)?;
+fn whole(namespace: &TestNamespace, pod: &str, sandbox: &Sandbox) -> Result<Holder> {
+    let holder = namespace.holder(pod)?;
     ensure!(holder.container == sandbox.container, "another container holds {pod}: {holder:?}");
     let mut listed: Vec<IpAddr> = holder.addresses().iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
-    let owner = format!("{}/{pod}", stage.namespace);
-    let claims = stage.claims()?;
+    let owner = format!("{}/{pod}", namespace.name);
+    let claims = namespace.claims()?;
     let held =
         claims.iter().filter(|claim| claim["spec"]["endpoint"] == owner.as_str() && claim["spec"]["state"] == "held");
     let mut claimed: Vec<IpAddr> =
@@ -99,20 +99,21 @@ fn whole(stage: &Stage, pod: &str, sandbox: &Sandbox) -> Result<Holder> {
     listed.sort_unstable();
     claimed.sort_unstable();
     ensure!(listed == claimed, "{pod} lists {listed:?} and has claimed {claimed:?}");
-    traffic::reaches(stage.world, &holder)?;
+    traffic::reaches(namespace.world, &holder)?;
     Ok(holder)
 }
 
 #[test]
 fn killed_at_any_moment_of_an_add_and_a_del() -> Result<()> {
-    let stage = Stage::alone("crash", 40)?;
-    let world = stage.world;
-    let sticky = stage.pod_without_network("web")?;
+    let namespace = TestNamespace::alone("crash", 40)?;
+    let world = namespace.world;
+    let sticky = namespace.pod_without_network("web")?;
     let name = text(&sticky, "/spec/nodeName")?;
     let node = world.lab().node(name)?;
     let folder = tempfile::tempdir()?;
     let program = program_of(world, name, folder.path())?;
-    let singles = (0..STEPS).map(|step| single(&stage, &format!("single-{step}"), name)).collect::<Result<Vec<_>>>()?;
+    let singles =
+        (0..STEPS).map(|step| single(&namespace, &format!("single-{step}"), name)).collect::<Result<Vec<_>>>()?;
     let away = agents::remove(world)?;
     let asks = Sandbox::named(world, &sticky, "asks")?;
     let (add, del) = (|it: &Sandbox| it.call("ADD", &conf("1.0.0")), |it: &Sandbox| it.call("DEL", &conf("1.0.0")));
@@ -130,24 +131,24 @@ fn killed_at_any_moment_of_an_add_and_a_del() -> Result<()> {
         let after = STEP * step.into();
         let one = Sandbox::new(world, &sticky, &format!("crash-sticky-{step}"))?;
         let other = Sandbox::new(world, single, &format!("crash-single-{step}"))?;
-        let agent = Agent::start(&stage, &node, &program, &asks)?;
+        let agent = Agent::start(&namespace, &node, &program, &asks)?;
         let answered = agent.killed_during(after, || both(&add, &one, &other))?;
-        let agent = Agent::start(&stage, &node, &program, &asks)?;
+        let agent = Agent::start(&namespace, &node, &program, &asks)?;
         add(&one)?.result().with_context(|| format!("the retry after a kill at {after:?}"))?;
         add(&other)?.result()?;
-        let holder = whole(&stage, "web-0", &one)?;
-        whole(&stage, &format!("single-{step}"), &other)?;
+        let holder = whole(&namespace, "web-0", &one)?;
+        whole(&namespace, &format!("single-{step}"), &other)?;
         let kept = addresses.get_or_insert_with(|| holder.addresses().map(str::to_owned));
         ensure!(*kept == holder.addresses(), "killed at {after:?}: the sticky addresses {kept:?} became {holder:?}");
         let deleted = agent.killed_during(after, || both(&del, &one, &other))?;
         eprintln!("killed after {after:?}: ADDs done {answered:?}, DELs done {deleted:?}");
-        let _agent = Agent::start(&stage, &node, &program, &asks)?;
+        let _agent = Agent::start(&namespace, &node, &program, &asks)?;
         del(&one)?.result()?;
         del(&other)?.result()?;
-        let endpoint = stage.endpoint("web-0")?.context("the sticky endpoint is kept")?;
+        let endpoint = namespace.endpoint("web-0")?.context("the sticky endpoint is kept")?;
         ensure!(endpoint["status"]["current"]["state"] == "Reserved", "it is still held: {endpoint}");
-        ensure!(stage.endpoint(&format!("single-{step}"))?.is_none(), "single-{step} still has an endpoint");
+        ensure!(namespace.endpoint(&format!("single-{step}"))?.is_none(), "single-{step} still has an endpoint");
     }
     drop(away);
-    stage.finish()
+    namespace.finish()
 }

@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 use serde_json::json;
 use xtask::progress::Look;
 
+use crate::namespace::{TestNamespace, text};
 use crate::nodes::RuntimeAway;
-use crate::stage::{Stage, text};
 use crate::{manifest, sandbox, traffic};
 
 /// Whether a process's network gets an answer from the LAN.
@@ -20,17 +20,17 @@ fn heard(process: Pid, from: &str) -> Result<bool> {
 
 #[test]
 fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
-    let stage = Stage::alone("death", 10)?;
-    stage.apply(manifest::stateful_set("web", 1))?;
-    let before = stage.ready("web-0")?;
-    let app = stage.pod("web-0")?.context("the pod runs")?;
+    let namespace = TestNamespace::alone("death", 10)?;
+    namespace.apply(manifest::stateful_set("web", 1))?;
+    let before = namespace.ready("web-0")?;
+    let app = namespace.pod("web-0")?.context("the pod runs")?;
     let app = text(&app, "/status/containerStatuses/0/containerID")?.trim_start_matches("containerd://").to_owned();
     let process = sandbox::process_of(&app)?;
     ensure!(heard(process, before.addresses()[0])?, "the pod is not heard");
-    let away = RuntimeAway::on(stage.world, &before.node)?;
+    let away = RuntimeAway::on(namespace.world, &before.node)?;
     sandbox::kill_container(&before.container)?;
-    stage.wait("the endpoint to lose its holder", 1, || {
-        let endpoint = stage.endpoint("web-0")?.context("the endpoint went")?;
+    namespace.wait("the endpoint to lose its holder", 1, || {
+        let endpoint = namespace.endpoint("web-0")?.context("the endpoint went")?;
         let status = &endpoint["status"];
         let collected = status["current"]["containerID"].is_null() && status["history"][0]["reason"] == "SandboxDied";
         Ok(if collected { Look::Done(()) } else { Look::NotYet(status["current"].to_string()) })
@@ -38,22 +38,22 @@ fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
     // Its containers live on in the sandbox's network.
     ensure!(!heard(process, before.addresses()[0])?, "what is left of the dead sandbox is still heard");
     drop(away);
-    let after = stage.ready_as("web-0", |now| now.container != before.container)?;
+    let after = namespace.ready_as("web-0", |now| now.container != before.container)?;
     before.sticks(&after)?;
-    traffic::reaches(stage.world, &after)?;
-    stage.finish()
+    traffic::reaches(namespace.world, &after)?;
+    namespace.finish()
 }
 
 #[test]
 fn a_record_left_behind_names_the_living_container_again() -> Result<()> {
-    let stage = Stage::new("behind", 10)?;
-    stage.apply(manifest::stateful_set("web", 1))?;
-    let before = stage.ready("web-0")?;
+    let namespace = TestNamespace::new("behind", 10)?;
+    namespace.apply(manifest::stateful_set("web", 1))?;
+    let before = namespace.ready("web-0")?;
     let older = json!({"status": {"current": {"containerID": "left-behind"}}}).to_string();
-    stage.kubectl(&["patch", "se", "web-0", "--type=merge", "--patch", &older])?;
-    let after = stage.ready_as("web-0", |now| now.container == before.container)?;
+    namespace.kubectl(&["patch", "se", "web-0", "--type=merge", "--patch", &older])?;
+    let after = namespace.ready_as("web-0", |now| now.container == before.container)?;
     ensure!(after.generation == before.generation + 1, "rebinding is a new generation: {before:?} → {after:?}");
-    stage.event("web-0", &[&before.container, "holds the pod's addresses now"])?;
-    traffic::reaches(stage.world, &after)?;
-    stage.finish()
+    namespace.event("web-0", &[&before.container, "holds the pod's addresses now"])?;
+    traffic::reaches(namespace.world, &after)?;
+    namespace.finish()
 }

@@ -3,56 +3,56 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::stage::{Stage, same};
+use crate::namespace::{TestNamespace, same};
 use crate::{manifest, traffic};
 
 const ANNOTATIONS: [&str; 2] = ["ipam.spidernet.io/default-ipv4-ippool", "ipam.spidernet.io/default-ipv6-ippool"];
 
 /// An error unless the pod's addresses are from these pools.
-fn from_pools(stage: &Stage, pod: &str, pools: &[String; 2]) -> Result<()> {
-    let endpoint = stage.endpoint(pod)?.context("the endpoint is there")?;
+fn from_pools(namespace: &TestNamespace, pod: &str, pools: &[String; 2]) -> Result<()> {
+    let endpoint = namespace.endpoint(pod)?.context("the endpoint is there")?;
     let ip = &endpoint["status"]["current"]["ips"][0];
     same("the pools", &[&ip["ipv4Pool"], &ip["ipv6Pool"]], &[&json!(pools[0]), &json!(pools[1])])
 }
 
 #[test]
 fn another_default_moves_no_sticky_address() -> Result<()> {
-    let stage = Stage::new("defaults", 4)?;
-    let more = stage.more_pools(4, &json!({}))?;
-    stage.apply(manifest::stateful_set("web", 1))?;
-    let before = stage.ready("web-0")?;
+    let namespace = TestNamespace::new("defaults", 4)?;
+    let more = namespace.more_pools(4, &json!({}))?;
+    namespace.apply(manifest::stateful_set("web", 1))?;
+    let before = namespace.ready("web-0")?;
     for (annotation, pool) in ANNOTATIONS.iter().zip(&more) {
         let annotation = format!("{annotation}={}", json!([pool]));
-        stage.kubectl(&["annotate", "--overwrite", "namespace", &stage.namespace, &annotation])?;
+        namespace.kubectl(&["annotate", "--overwrite", "namespace", &namespace.name, &annotation])?;
     }
-    stage.kubectl(&["delete", "pod", "web-0", "--wait=false"])?;
-    let after = stage.ready_as("web-0", |now| now.uid != before.uid)?;
+    namespace.kubectl(&["delete", "pod", "web-0", "--wait=false"])?;
+    let after = namespace.ready_as("web-0", |now| now.uid != before.uid)?;
     before.sticks(&after)?;
-    from_pools(&stage, "web-0", &[stage.pool4.clone(), stage.pool6.clone()])?;
+    from_pools(&namespace, "web-0", &[namespace.pool4.clone(), namespace.pool6.clone()])?;
     // Whoever has no address yet gets one of the new pools, in the same set too.
-    stage.apply(manifest::deployment("front", 1))?;
-    stage.scale("sts/web", 2)?;
-    for pod in [stage.ready_pod("front", "")?, "web-1".to_owned()] {
-        traffic::reaches(stage.world, &stage.ready(&pod)?)?;
-        from_pools(&stage, &pod, &more)?;
+    namespace.apply(manifest::deployment("front", 1))?;
+    namespace.scale("sts/web", 2)?;
+    for pod in [namespace.ready_pod("front", "")?, "web-1".to_owned()] {
+        traffic::reaches(namespace.world, &namespace.ready(&pod)?)?;
+        from_pools(&namespace, &pod, &more)?;
     }
-    stage.finish()
+    namespace.finish()
 }
 
 #[test]
 fn a_pool_marked_as_default_serves_where_nothing_is_named() -> Result<()> {
-    let stage = Stage::new("marked", 4)?;
+    let namespace = TestNamespace::new("marked", 4)?;
     for annotation in ANNOTATIONS {
-        stage.kubectl(&["annotate", "namespace", &stage.namespace, &format!("{annotation}-")])?;
+        namespace.kubectl(&["annotate", "namespace", &namespace.name, &format!("{annotation}-")])?;
     }
-    stage.apply(manifest::pod("front"))?;
-    stage.event("front", &["no pool is named", "none is marked default"])?;
+    namespace.apply(manifest::pod("front"))?;
+    namespace.event("front", &["no pool is named", "none is marked default"])?;
     // Only for this namespace: other tests' pods have nothing to do with it.
-    let marked = json!({"spec": {"default": true, "namespaceName": [stage.namespace]}}).to_string();
-    for pool in [&stage.pool4, &stage.pool6] {
-        stage.kubectl(&["patch", "sp", pool, "--type=merge", "--patch", &marked])?;
+    let marked = json!({"spec": {"default": true, "namespaceName": [namespace.name]}}).to_string();
+    for pool in [&namespace.pool4, &namespace.pool6] {
+        namespace.kubectl(&["patch", "sp", pool, "--type=merge", "--patch", &marked])?;
     }
-    traffic::reaches(stage.world, &stage.ready("front")?)?;
-    from_pools(&stage, "front", &[stage.pool4.clone(), stage.pool6.clone()])?;
-    stage.finish()
+    traffic::reaches(namespace.world, &namespace.ready("front")?)?;
+    from_pools(&namespace, "front", &[namespace.pool4.clone(), namespace.pool6.clone()])?;
+    namespace.finish()
 }

@@ -3,32 +3,31 @@
 use anyhow::{Result, ensure};
 
 use crate::manifest;
-use crate::stage::{LIMIT, Stage, is_ready, text};
+use crate::namespace::{LIMIT, TestNamespace, is_ready, text};
 use crate::traffic;
 use xtask::progress::Look;
 
 #[test]
 fn the_pod_says_what_holds_the_pool_and_gets_the_next_free_address() -> Result<()> {
-    let stage = Stage::new("full", 2)?;
-    stage.apply(manifest::stateful_set("web", 2))?;
-    let holders = [stage.ready("web-0")?, stage.ready("web-1")?];
-    stage.apply(manifest::deployment("late", 1))?;
-    let late = stage.wait("the late pod", LIMIT, || {
-        let pod = stage.pods("late")?.into_iter().next();
+    let namespace = TestNamespace::new("full", 2)?;
+    namespace.apply(manifest::stateful_set("web", 2))?;
+    let holders = [namespace.ready("web-0")?, namespace.ready("web-1")?];
+    namespace.apply(manifest::deployment("late", 1))?;
+    let late = namespace.wait("the late pod", LIMIT, || {
+        let pod = namespace.pods("late")?.into_iter().next();
         Ok(pod.map_or_else(|| Look::NotYet("it is not there".into()), Look::Done))
     })?;
     let late = text(&late, "/metadata/name")?;
-    let namespace = &stage.namespace;
-    let holders_named = [format!("{namespace}/web-0"), format!("{namespace}/web-1")];
+    let holders_named = ["web-0", "web-1"].map(|pod| format!("{}/{pod}", namespace.name));
     let [first, second] = &holders_named;
-    stage.event(late, &["exhausted", &stage.pool4, &stage.pool6, "2 addresses", first, second])?;
-    ensure!(stage.endpoint(late)?.is_none(), "a pod without an address has an endpoint");
-    ensure!(!stage.pod(late)?.is_some_and(|pod| is_ready(&pod)), "the pod runs without an address");
+    namespace.event(late, &["exhausted", &namespace.pool4, &namespace.pool6, "2 addresses", first, second])?;
+    ensure!(namespace.endpoint(late)?.is_none(), "a pod without an address has an endpoint");
+    ensure!(!namespace.pod(late)?.is_some_and(|pod| is_ready(&pod)), "the pod runs without an address");
 
-    stage.kubectl(&["scale", "sts", "web", "--replicas=1"])?;
-    let holder = stage.ready(late)?;
+    namespace.kubectl(&["scale", "sts", "web", "--replicas=1"])?;
+    let holder = namespace.ready(late)?;
     ensure!(holder.addresses() == holders[1].addresses(), "{holder:?} did not get what {:?} left", holders[1]);
-    traffic::reaches(stage.world, &holder)?;
-    ensure!(stage.holder("web-0")? == holders[0], "the other pod's holder changed");
-    stage.finish()
+    traffic::reaches(namespace.world, &holder)?;
+    ensure!(namespace.holder("web-0")? == holders[0], "the other pod's holder changed");
+    namespace.finish()
 }

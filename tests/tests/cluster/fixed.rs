@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, is_ready, same};
+use crate::namespace::{TestNamespace, is_ready, same};
 use crate::{manifest, traffic};
 
 /// A StatefulSet whose ordinals have these addresses.
@@ -16,41 +16,45 @@ fn fixed(name: &str, addresses: &[&[String; 2]]) -> Value {
 
 #[test]
 fn each_ordinal_gets_what_is_fixed_for_it_once_it_can() -> Result<()> {
-    let stage = Stage::new("fixed", 6)?;
-    let [two, five, outside] = [2, 5, 90].map(|number| stage.addresses(number));
-    stage.apply(fixed("web", &[&five, &two]))?;
+    let namespace = TestNamespace::new("fixed", 6)?;
+    let [two, five, outside] = [2, 5, 90].map(|number| namespace.addresses(number));
+    namespace.apply(fixed("web", &[&five, &two]))?;
     for (pod, addresses) in [("web-0", &five), ("web-1", &two)] {
-        let holder = stage.ready(pod)?;
+        let holder = namespace.ready(pod)?;
         same(pod, &holder.addresses().map(str::to_owned), addresses)?;
-        traffic::reaches(stage.world, &holder)?;
+        traffic::reaches(namespace.world, &holder)?;
     }
 
-    stage.apply(fixed("late", &[&two]))?;
-    stage.apply(fixed("far", &[&outside]))?;
-    let holder = format!("{}/web-1 has it", stage.namespace);
-    stage.event("late-0", &["static-ips", &two[0], &holder])?;
-    stage.event("far-0", &["static-ips", &outside[0], "none of the pools", &stage.pool4])?;
+    namespace.apply(fixed("late", &[&two]))?;
+    namespace.apply(fixed("far", &[&outside]))?;
+    let holder = format!("{}/web-1 has it", namespace.name);
+    namespace.event("late-0", &["static-ips", &two[0], &holder])?;
+    namespace.event("far-0", &["static-ips", &outside[0], "none of the pools", &namespace.pool4])?;
     for pod in ["late-0", "far-0"] {
-        ensure!(!stage.pod(pod)?.is_some_and(|pod| is_ready(&pod)), "{pod} runs without the address fixed for it");
-        ensure!(stage.held_by(pod)?.is_empty(), "{pod} sits on addresses while it waits");
+        ensure!(!namespace.pod(pod)?.is_some_and(|pod| is_ready(&pod)), "{pod} runs without the address fixed for it");
+        ensure!(namespace.held_by(pod)?.is_empty(), "{pod} sits on addresses while it waits");
     }
 
-    stage.scale("sts/web", 1)?;
-    let late = stage.ready("late-0")?;
+    namespace.scale("sts/web", 1)?;
+    let late = namespace.ready("late-0")?;
     same("late-0", &late.addresses().map(str::to_owned), &two)?;
-    traffic::reaches(stage.world, &late)?;
-    stage.finish()
+    traffic::reaches(namespace.world, &late)?;
+    namespace.finish()
 }
 
 #[test]
 fn a_pod_that_waits_for_one_family_sits_on_no_other() -> Result<()> {
-    let stage = Stage::new("half", 4)?;
-    let two = stage.addresses(2);
-    stage.apply(fixed("web", &[&two]))?;
-    stage.ready("web-0")?;
+    let namespace = TestNamespace::new("half", 4)?;
+    let two = namespace.addresses(2);
+    namespace.apply(fixed("web", &[&two]))?;
+    namespace.ready("web-0")?;
     let only = json!({"0": [two[0]]}).to_string();
-    stage.apply(manifest::annotated(manifest::stateful_set("late", 1), "ipam.spidernet.io/static-ips", &only))?;
-    stage.event("late-0", &["static-ips", &two[0], "has it"])?;
-    ensure!(stage.held_by("late-0")?.is_empty(), "late-0 sits on {:?} while it waits", stage.held_by("late-0")?);
-    stage.finish()
+    namespace.apply(manifest::annotated(manifest::stateful_set("late", 1), "ipam.spidernet.io/static-ips", &only))?;
+    namespace.event("late-0", &["static-ips", &two[0], "has it"])?;
+    ensure!(
+        namespace.held_by("late-0")?.is_empty(),
+        "late-0 sits on {:?} while it waits",
+        namespace.held_by("late-0")?
+    );
+    namespace.finish()
 }

@@ -10,23 +10,23 @@ use nix::unistd::Pid;
 use serde_json::json;
 use xtask::progress::output;
 
+use crate::namespace::{Holder, TestNamespace, same};
 use crate::spoofer::Spoofer;
-use crate::stage::{Holder, Stage, same};
 use crate::traffic::Pings;
 use crate::{agents, manifest, sandbox, traffic};
 
 /// Pings the LAN's host from inside a pod; whether an answer came.
-fn ping(stage: &Stage, pod: &str, from: &str, to: &str) -> Result<bool> {
-    let mut command = stage.world.cluster.kubectl(&["-n", &stage.namespace, "exec", pod, "--"]);
+fn ping(namespace: &TestNamespace, pod: &str, from: &str, to: &str) -> Result<bool> {
+    let mut command = namespace.world.cluster.kubectl(&["-n", &namespace.name, "exec", pod, "--"]);
     command.args(["ping", "-c", "2", "-W", "1", "-I", from, to]);
     Ok(command.output()?.status.success())
 }
 
 /// Adds an address to the pod's interface.
-fn take(stage: &Stage, thief: &Holder, address: &str) -> Result<()> {
+fn take(namespace: &TestNamespace, thief: &Holder, address: &str) -> Result<()> {
     if address.contains('.') {
         let add = ["exec", "web-0", "--", "ip", "addr", "add", &format!("{address}/32"), "dev", "eth0"];
-        return stage.kubectl(&add).map(drop);
+        return namespace.kubectl(&add).map(drop);
     }
     // Busybox cannot leave out the search for duplicates, which would keep the address from being used.
     let net = format!("--net=/proc/{}/ns/net", sandbox::process_of(&thief.container)?);
@@ -34,41 +34,41 @@ fn take(stage: &Stage, thief: &Holder, address: &str) -> Result<()> {
     output(Command::new("nsenter").args(add)).map(drop)
 }
 
-fn steal(stage: &Stage, thief: &Holder, victim: &Holder) -> Result<()> {
+fn steal(namespace: &TestNamespace, thief: &Holder, victim: &Holder) -> Result<()> {
     for (index, address) in victim.addresses().into_iter().enumerate() {
         let (own, lan) = (thief.addresses()[index], traffic::LAN[index]);
-        ensure!(ping(stage, "web-0", own, lan)?, "the pod does not get through from its own address {own}");
-        take(stage, thief, address)?;
+        ensure!(ping(namespace, "web-0", own, lan)?, "the pod does not get through from its own address {own}");
+        take(namespace, thief, address)?;
         let since = Instant::now();
-        ensure!(!ping(stage, "web-0", address, lan)?, "the pod got through from its neighbour's address {address}");
-        let line = agents::says(stage.world, &thief.node, since, &["Foreign", &format!("\"{address}\"")])?;
+        ensure!(!ping(namespace, "web-0", address, lan)?, "the pod got through from its neighbour's address {address}");
+        let line = agents::says(namespace.world, &thief.node, since, &["Foreign", &format!("\"{address}\"")])?;
         same("dropped", &line["dropped"], &json!(true))?;
         for (kind, name) in [("Pod", "web-0"), ("StatefulSet", "web")] {
-            stage.told(kind, name, "SourceViolation", &[address, &thief.container, "dropped"])?;
+            namespace.told(kind, name, "SourceViolation", &[address, &thief.container, "dropped"])?;
         }
-        ensure!(ping(stage, "web-0", own, lan)?, "its own address {own} should go on working");
+        ensure!(ping(namespace, "web-0", own, lan)?, "its own address {own} should go on working");
     }
     Ok(())
 }
 
 #[test]
 fn a_pod_cannot_use_its_neighbours_address() -> Result<()> {
-    let stage = Stage::new("guard", 5)?;
+    let namespace = TestNamespace::new("guard", 5)?;
     let mut set = manifest::stateful_set("web", 2);
     let container = &mut set["spec"]["template"]["spec"]["containers"][0];
     container["securityContext"] = json!({"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}});
-    stage.apply(set)?;
-    let (thief, victim) = (stage.ready("web-0")?, stage.ready("web-1")?);
-    traffic::reaches(stage.world, &victim)?;
-    let pings = victim.addresses().map(|address| Pings::from_lan(stage.world, address));
-    steal(&stage, &thief, &victim)?;
+    namespace.apply(set)?;
+    let (thief, victim) = (namespace.ready("web-0")?, namespace.ready("web-1")?);
+    traffic::reaches(namespace.world, &victim)?;
+    let pings = victim.addresses().map(|address| Pings::from_lan(namespace.world, address));
+    steal(&namespace, &thief, &victim)?;
     for pings in pings {
         pings?.all_answered(100)?;
     }
     for (from, to) in victim.addresses().into_iter().zip(traffic::LAN) {
-        ensure!(ping(&stage, "web-1", from, to)?, "the neighbour itself does not get through any more");
+        ensure!(ping(&namespace, "web-1", from, to)?, "the neighbour itself does not get through any more");
     }
-    same("the neighbour's record", &stage.holder("web-1")?, &victim)?;
+    same("the neighbour's record", &namespace.holder("web-1")?, &victim)?;
     for counted in [
         r#"holdfast_guard_packets_total{kind="pass_current"}"#,
         r#"holdfast_guard_drops_total{kind="drop_foreign"}"#,
@@ -76,12 +76,12 @@ fn a_pod_cannot_use_its_neighbours_address() -> Result<()> {
         r#"holdfast_bindings{state="current"}"#,
         r#"holdfast_cni_seconds_count{verb="ADD"}"#,
     ] {
-        ensure!(agents::metric(stage.world, &thief.node, counted)? > 0.0, "{counted} is 0");
+        ensure!(agents::metric(namespace.world, &thief.node, counted)? > 0.0, "{counted} is 0");
     }
     for there in [r#"holdfast_guard_events_lost_total{kind="events_lost"}"#, "holdfast_fence_seconds_count"] {
-        agents::metric(stage.world, &thief.node, there)?;
+        agents::metric(namespace.world, &thief.node, there)?;
     }
-    stage.finish()
+    namespace.finish()
 }
 
 /// What the agent's process uses.
@@ -109,13 +109,13 @@ impl Usage {
 /// A million packets, each from another address of the pool's network that is not the pod's.
 #[test]
 fn a_flood_disturbs_neither_the_neighbour_nor_the_agent() -> Result<()> {
-    let stage = Stage::alone("flood", 200)?;
-    let world = stage.world;
-    stage.apply(manifest::stateful_set("web", 2))?;
-    let (flooder, neighbour) = (stage.ready("web-0")?, stage.ready("web-1")?);
+    let namespace = TestNamespace::alone("flood", 200)?;
+    let world = namespace.world;
+    namespace.apply(manifest::stateful_set("web", 2))?;
+    let (flooder, neighbour) = (namespace.ready("web-0")?, namespace.ready("web-1")?);
     let (agent, _) = agents::container(world, &flooder.node)?;
     let process = sandbox::process_of(&agent)?;
-    let net = stage.net4().try_into()?;
+    let net = namespace.net4().try_into()?;
     let spoofer = Spoofer::new(world, &flooder)?;
     let own: Vec<Ipv4Addr> =
         [&flooder, &neighbour].map(|holder| holder.addresses()[0].parse()).into_iter().collect::<Result<_, _>>()?;
@@ -141,6 +141,6 @@ fn a_flood_disturbs_neither_the_neighbour_nor_the_agent() -> Result<()> {
     let kept_back = agents::metric(world, &flooder.node, limited)? - kept_back;
     ensure!(kept_back > 900_000.0, "only {kept_back} events are counted as kept back");
     same("the agent", &agents::container(world, &flooder.node)?.0, &agent)?;
-    same("the neighbour's record", &stage.holder("web-1")?, &neighbour)?;
-    stage.finish()
+    same("the neighbour's record", &namespace.holder("web-1")?, &neighbour)?;
+    namespace.finish()
 }

@@ -7,20 +7,20 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 use xtask::progress::Look;
 
-use crate::stage::{LIMIT, Stage, is_ready, text};
+use crate::namespace::{LIMIT, TestNamespace, is_ready, text};
 
 /// Shortest time between two checks: the cluster has little to run on.
 const PACE: Duration = Duration::from_millis(200);
 
 /// The invariants of a test's pods, checked at intervals.
 pub(crate) struct Invariants<'a> {
-    stage: &'a Stage,
+    namespace: &'a TestNamespace,
     next: Instant,
 }
 
 impl<'a> Invariants<'a> {
-    pub(crate) fn new(stage: &'a Stage) -> Self {
-        Self { stage, next: Instant::now() }
+    pub(crate) fn new(namespace: &'a TestNamespace) -> Self {
+        Self { namespace, next: Instant::now() }
     }
 
     /// Returns all pods, or nothing within [`PACE`] of the check before. An error if two Ready pods share an address, or a
@@ -29,7 +29,7 @@ impl<'a> Invariants<'a> {
         if Instant::now() < self.next {
             return Ok(None);
         }
-        let pods = self.stage.all_pods()?;
+        let pods = self.namespace.all_pods()?;
         let ready: Vec<&Value> = pods.iter().filter(|pod| is_ready(pod)).collect();
         no_two_share(&ready)?;
         self.all_are_listed(&ready)?;
@@ -49,9 +49,9 @@ impl<'a> Invariants<'a> {
 
     /// Waits until `accept` is true of the pods.
     pub(crate) fn until(&mut self, what: &str, accept: impl Fn(&[Value]) -> bool) -> Result<()> {
-        let stage = self.stage;
+        let namespace = self.namespace;
         let mut seen = String::new();
-        stage.wait(what, LIMIT, || {
+        namespace.wait(what, LIMIT, || {
             if let Some(pods) = self.check()? {
                 if accept(&pods) {
                     return Ok(Look::Done(()));
@@ -63,7 +63,7 @@ impl<'a> Invariants<'a> {
     }
 
     fn all_are_listed(&self, ready: &[&Value]) -> Result<()> {
-        let endpoints = self.stage.endpoints()?;
+        let endpoints = self.namespace.endpoints()?;
         let listed: BTreeMap<_, _> = endpoints.iter().map(|it| (it["metadata"]["name"].as_str(), listed(it))).collect();
         for pod in ready {
             let (has, listed) = (addresses(pod), listed.get(&pod["metadata"]["name"].as_str()));
@@ -72,7 +72,7 @@ impl<'a> Invariants<'a> {
             }
             // It may have gone between the two lists.
             let name = text(pod, "/metadata/name")?;
-            let now = self.stage.pod(name)?.filter(|now| now["metadata"]["uid"] == pod["metadata"]["uid"]);
+            let now = self.namespace.pod(name)?.filter(|now| now["metadata"]["uid"] == pod["metadata"]["uid"]);
             if now.is_some_and(|now| is_ready(&now)) {
                 bail!("{name} is Ready with {has:?}, its endpoint lists {listed:?}");
             }

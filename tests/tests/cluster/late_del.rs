@@ -2,38 +2,38 @@
 
 use anyhow::{Context, Result, ensure};
 
+use crate::namespace::{TestNamespace, same};
 use crate::sandbox::{Sandbox, conf};
-use crate::stage::{Stage, same};
 use crate::traffic::{self, Pings};
 use crate::{manifest, sandbox};
 
 #[test]
 fn a_late_del_of_the_first_sandbox_changes_nothing() -> Result<()> {
-    let stage = Stage::new("late", 10)?;
-    stage.apply(manifest::stateful_set("web", 1))?;
-    let first = stage.ready("web-0")?;
+    let namespace = TestNamespace::new("late", 10)?;
+    namespace.apply(manifest::stateful_set("web", 1))?;
+    let first = namespace.ready("web-0")?;
     sandbox::kill_container(&first.container)?;
-    let second = stage.ready_as("web-0", |now| now.container != first.container)?;
-    let pod = stage.pod("web-0")?.context("the pod runs")?;
+    let second = namespace.ready_as("web-0", |now| now.container != first.container)?;
+    let pod = namespace.pod("web-0")?.context("the pod runs")?;
 
-    let pings = Pings::from_lan(stage.world, second.addresses()[0])?;
+    let pings = Pings::from_lan(namespace.world, second.addresses()[0])?;
     let conf = conf("1.0.0");
-    let late = Sandbox::named(stage.world, &pod, &first.container)?;
+    let late = Sandbox::named(namespace.world, &pod, &first.container)?;
     for plugin in ["holdfast", "spiderpool"] {
         for _ in 0..2 {
             late.call_plugin(plugin, "DEL", conf_of(plugin).to_string().as_bytes())?.result()?;
         }
     }
-    let unknown = Sandbox::named(stage.world, &pod, &"0".repeat(64))?;
+    let unknown = Sandbox::named(namespace.world, &pod, &"0".repeat(64))?;
     unknown.call("DEL", &conf)?.result()?;
     pings.all_answered(5)?;
 
-    traffic::reaches(stage.world, &second)?;
-    same("the holder", &stage.holder("web-0")?, &second)?;
-    stage.pool_shows(&stage.pool4, |shown| {
+    traffic::reaches(namespace.world, &second)?;
+    same("the holder", &namespace.holder("web-0")?, &second)?;
+    namespace.pool_shows(&namespace.pool4, |shown| {
         (shown.get(second.addresses()[0])?["containerID"] == *second.container).then_some(())
     })?;
-    stage.finish()
+    namespace.finish()
 }
 
 fn conf_of(plugin: &str) -> serde_json::Value {
@@ -48,40 +48,40 @@ fn conf_of(plugin: &str) -> serde_json::Value {
 /// The order that no real runtime can be made to follow on demand: ADD, ADD, and only then the first one's DEL.
 #[test]
 fn the_first_sandbox_is_deleted_while_the_second_is_used() -> Result<()> {
-    let stage = Stage::new("order", 10)?;
-    let pod = stage.pod_without_network("web")?;
+    let namespace = TestNamespace::new("order", 10)?;
+    let pod = namespace.pod_without_network("web")?;
     let conf = conf("1.0.0");
-    let first = Sandbox::new(stage.world, &pod, "first-sandbox")?;
+    let first = Sandbox::new(namespace.world, &pod, "first-sandbox")?;
     first.call("ADD", &conf)?.result()?;
-    let before = stage.holder("web-0")?;
-    traffic::reaches(stage.world, &before)?;
+    let before = namespace.holder("web-0")?;
+    traffic::reaches(namespace.world, &before)?;
 
-    let second = Sandbox::new(stage.world, &pod, "second-sandbox")?;
+    let second = Sandbox::new(namespace.world, &pod, "second-sandbox")?;
     second.call("ADD", &conf)?.result()?;
-    let after = stage.holder("web-0")?;
+    let after = namespace.holder("web-0")?;
     before.sticks(&after)?;
-    traffic::reaches(stage.world, &after)?;
-    let pings = Pings::from_lan(stage.world, after.addresses()[0])?;
-    let pings6 = Pings::from_lan(stage.world, after.addresses()[1])?;
+    traffic::reaches(namespace.world, &after)?;
+    let pings = Pings::from_lan(namespace.world, after.addresses()[0])?;
+    let pings6 = Pings::from_lan(namespace.world, after.addresses()[1])?;
     for _ in 0..2 {
         first.call("DEL", &conf)?.result()?;
     }
     pings.all_answered(2)?;
     pings6.all_answered(2)?;
-    same("the holder", &stage.holder("web-0")?, &after)?;
+    same("the holder", &namespace.holder("web-0")?, &after)?;
     ensure!(second.run(&["ip", "-o", "addr", "show", "eth0"])?.contains(after.addresses()[0]));
     ensure!(first.run(&["ip", "-o", "link", "show", "eth0"]).is_err(), "the first sandbox still has its interface");
 
     // Its own DEL takes it down, also when its namespace has gone before, and the addresses wait for the pod.
     let container = second.container.clone();
     drop(second);
-    let gone = Sandbox::named(stage.world, &pod, &container)?;
+    let gone = Sandbox::named(namespace.world, &pod, &container)?;
     for _ in 0..2 {
         gone.call("DEL", &conf)?.result()?;
     }
-    let endpoint = stage.endpoint("web-0")?.context("the endpoint is kept")?;
+    let endpoint = namespace.endpoint("web-0")?.context("the endpoint is kept")?;
     let current = &endpoint["status"]["current"];
     ensure!(current["state"] == "Reserved" && current["containerID"].is_null(), "it is still held: {current}");
     same("the address", &current["ips"][0]["ipv4"], &serde_json::json!(after.ipv4))?;
-    stage.finish()
+    namespace.finish()
 }

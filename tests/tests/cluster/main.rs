@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! world    the laboratory that HOLDFAST_LAB_NAME names, once for all tests
-//!  └ stage    one test's namespace and pools: made, looked at, taken away again
+//!  └ namespace  one test's namespace and pools: made, looked at, taken away again
 //!     ├ kubectl     what a user types, and what it prints
 //!     ├ api         looks at objects, many times a second while something is waited for
 //!     └ invariants  what is true of all pods at any moment
@@ -19,10 +19,10 @@ mod agents;
 mod api;
 mod invariants;
 mod manifest;
+mod namespace;
 mod nodes;
 mod sandbox;
 mod spoofer;
-mod stage;
 mod traffic;
 mod turns;
 mod world;

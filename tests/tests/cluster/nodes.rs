@@ -5,7 +5,7 @@ use xtask::lab::Node;
 use xtask::progress::{Look, output};
 
 use crate::agents;
-use crate::stage::{LIMIT, is_ready};
+use crate::namespace::{LIMIT, is_ready};
 use crate::world::World;
 
 const PLUGIN: &str = "/opt/cni/bin/holdfast";

@@ -4,45 +4,45 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::manifest;
-use crate::stage::{Stage, same, text};
+use crate::namespace::{TestNamespace, same, text};
 
 #[test]
 fn pool_and_endpoint_have_the_documented_form() -> Result<()> {
-    let stage = Stage::new("records", 10)?;
-    stage.apply(manifest::stateful_set("demo-sts", 2))?;
+    let namespace = TestNamespace::new("records", 10)?;
+    namespace.apply(manifest::stateful_set("demo-sts", 2))?;
     for name in ["demo-sts-0", "demo-sts-1"] {
-        let holder = stage.ready(name)?;
-        for (pool, address) in [&stage.pool4, &stage.pool6].into_iter().zip(holder.addresses()) {
+        let holder = namespace.ready(name)?;
+        for (pool, address) in [&namespace.pool4, &namespace.pool6].into_iter().zip(holder.addresses()) {
             // The text itself, not what a parser makes of it: scripts cut it with jq and worse.
             let record = format!(
                 r#""{address}":{{"interface":"eth0","pod":"{}/{name}","podUid":"{}","containerID":"{}"}}"#,
-                stage.namespace, holder.uid, holder.container
+                namespace.name, holder.uid, holder.container
             );
-            stage.pool_shows(pool, |shown| {
+            namespace.pool_shows(pool, |shown| {
                 shown.get(address).filter(|it| it["containerID"] == *holder.container).map(drop)
             })?;
-            let yaml = stage.kubectl(&["get", "sp", pool, "-o", "yaml"])?;
+            let yaml = namespace.kubectl(&["get", "sp", pool, "-o", "yaml"])?;
             ensure!(yaml.contains(&record), "{record} is not in\n{yaml}");
-            let json = stage.kubectl(&["get", "sp", pool, "-o", "jsonpath={.status.allocatedIPs}"])?;
+            let json = namespace.kubectl(&["get", "sp", pool, "-o", "jsonpath={.status.allocatedIPs}"])?;
             ensure!(json.contains(&record), "{record} is not in {json}");
         }
     }
-    for pool in [&stage.pool4, &stage.pool6] {
-        stage.pool_shows(pool, |shown| (shown.len() == 2).then_some(()))?;
+    for pool in [&namespace.pool4, &namespace.pool6] {
+        namespace.pool_shows(pool, |shown| (shown.len() == 2).then_some(()))?;
         let counts = ["get", "sp", pool, "-o", "jsonpath={.status.allocatedIPCount}/{.status.totalIPCount}"];
-        same("counts", &stage.kubectl(&counts)?.as_str(), &"2/10")?;
+        same("counts", &namespace.kubectl(&counts)?.as_str(), &"2/10")?;
     }
-    endpoint(&stage)?;
-    stage.finish()
+    endpoint(&namespace)?;
+    namespace.finish()
 }
 
-fn endpoint(stage: &Stage) -> Result<()> {
-    let holder = stage.holder("demo-sts-0")?;
-    let pod = stage.pod("demo-sts-0")?.context("the pod runs")?;
-    let endpoint: Value = serde_json::from_str(&stage.kubectl(&["get", "se", "demo-sts-0", "-o", "json"])?)?;
+fn endpoint(namespace: &TestNamespace) -> Result<()> {
+    let holder = namespace.holder("demo-sts-0")?;
+    let pod = namespace.pod("demo-sts-0")?.context("the pod runs")?;
+    let endpoint: Value = serde_json::from_str(&namespace.kubectl(&["get", "se", "demo-sts-0", "-o", "json"])?)?;
     let status = &endpoint["status"];
     let ip = json!({
-        "interface": "eth0", "ipv4": holder.ipv4, "ipv4Pool": stage.pool4, "ipv6": holder.ipv6, "ipv6Pool": stage.pool6,
+        "interface": "eth0", "ipv4": holder.ipv4, "ipv4Pool": namespace.pool4, "ipv6": holder.ipv6, "ipv6Pool": namespace.pool6,
         "vlan": 0, "ipv4Gateway": "172.22.0.1", "ipv6Gateway": "fd00:22::1",
     });
     let ips = status["current"]["ips"].as_array().context("the endpoint lists ips")?;
@@ -60,7 +60,7 @@ fn endpoint(stage: &Stage) -> Result<()> {
     let shown: Vec<_> = pod["status"]["podIPs"].as_array().into_iter().flatten().map(|ip| ip["ip"].clone()).collect();
     same("podIPs", &shown, &holder.addresses().map(|address| json!(address)).to_vec())?;
     // YAML as people read it.
-    let yaml = stage.kubectl(&["get", "se", "demo-sts-0", "-o", "yaml"])?;
+    let yaml = namespace.kubectl(&["get", "se", "demo-sts-0", "-o", "yaml"])?;
     for line in [format!("ipv4: {}", holder.ipv4), "vlan: 0".to_owned(), format!("containerID: {}", holder.container)] {
         ensure!(yaml.contains(&line), "{line} is not in\n{yaml}");
     }

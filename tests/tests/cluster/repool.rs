@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use xtask::progress::Look;
 
-use crate::stage::{Holder, Stage, same, text};
+use crate::namespace::{Holder, TestNamespace, same, text};
 use crate::{manifest, traffic};
 
 fn time(object: &Value, pointer: &str) -> Result<Timestamp> {
@@ -13,9 +13,9 @@ fn time(object: &Value, pointer: &str) -> Result<Timestamp> {
 }
 
 /// Waits until the claims of the addresses rest; gives when the first of them was released.
-fn released(stage: &Stage, holder: &Holder) -> Result<Timestamp> {
-    stage.wait("the former addresses to be released", 10, || {
-        let claims = stage.claims()?;
+fn released(namespace: &TestNamespace, holder: &Holder) -> Result<Timestamp> {
+    namespace.wait("the former addresses to be released", 10, || {
+        let claims = namespace.claims()?;
         let of_holder =
             claims.iter().filter(|claim| holder.addresses().iter().any(|it| claim["spec"]["address"] == *it));
         let specs: Vec<_> = of_holder.map(|claim| &claim["spec"]).collect();
@@ -30,32 +30,32 @@ fn released(stage: &Stage, holder: &Holder) -> Result<Timestamp> {
 
 #[test]
 fn a_changed_annotation_moves_the_pod_once_it_has_new_addresses() -> Result<()> {
-    let stage = Stage::new("repool", 4)?;
-    let [more4, more6] = stage.more_pools(4, &json!({"disable": true}))?;
+    let namespace = TestNamespace::new("repool", 4)?;
+    let [more4, more6] = namespace.more_pools(4, &json!({"disable": true}))?;
     let set = manifest::stateful_set("web", 1);
-    stage.apply(manifest::from_pools(set.clone(), &stage.pool4, &stage.pool6))?;
-    let before = stage.ready("web-0")?;
+    namespace.apply(manifest::from_pools(set.clone(), &namespace.pool4, &namespace.pool6))?;
+    let before = namespace.ready("web-0")?;
 
-    stage.apply(manifest::from_pools(set, &more4, &more6))?;
-    stage.event("web-0", &["ipam.spidernet.io/ippool", &more4, &more6, "is disabled"])?;
-    let waiting = stage.endpoint("web-0")?.context("the endpoint is kept")?;
-    stage.keeps("web-0", &before, &waiting)?;
+    namespace.apply(manifest::from_pools(set, &more4, &more6))?;
+    namespace.event("web-0", &["ipam.spidernet.io/ippool", &more4, &more6, "is disabled"])?;
+    let waiting = namespace.endpoint("web-0")?.context("the endpoint is kept")?;
+    namespace.keeps("web-0", &before, &waiting)?;
 
     for pool in [&more4, &more6] {
-        stage.kubectl(&["patch", "sp", pool, "--type=merge", "--patch", r#"{"spec":{"disable":false}}"#])?;
+        namespace.kubectl(&["patch", "sp", pool, "--type=merge", "--patch", r#"{"spec":{"disable":false}}"#])?;
     }
-    let after = stage.ready_as("web-0", |now| now.uid != before.uid)?;
-    let endpoint = stage.endpoint("web-0")?.context("the endpoint is there")?;
+    let after = namespace.ready_as("web-0", |now| now.uid != before.uid)?;
+    let endpoint = namespace.endpoint("web-0")?.context("the endpoint is there")?;
     let ip = &endpoint["status"]["current"]["ips"][0];
     same("the pools", &[&ip["ipv4Pool"], &ip["ipv6Pool"]], &[&json!(more4), &json!(more6)])?;
     ensure!(after.ipv4 != before.ipv4 && after.ipv6 != before.ipv6, "{before:?} kept an address: {after:?}");
     ensure!(after.generation > before.generation, "the generation did not grow: {before:?} → {after:?}");
-    traffic::reaches(stage.world, &after)?;
-    let (bound, released) = (time(&endpoint, "/status/current/boundAt")?, released(&stage, &before)?);
+    traffic::reaches(namespace.world, &after)?;
+    let (bound, released) = (time(&endpoint, "/status/current/boundAt")?, released(&namespace, &before)?);
     ensure!(bound <= released, "the former addresses were released at {released}, before the new ones held: {bound}");
-    stage.in_use(0)?;
+    namespace.in_use(0)?;
     for (pool, address) in [more4, more6].iter().zip(after.addresses()) {
-        stage.pool_shows(pool, |shown| (shown.len() == 1 && shown.contains_key(address)).then_some(()))?;
+        namespace.pool_shows(pool, |shown| (shown.len() == 1 && shown.contains_key(address)).then_some(()))?;
     }
-    stage.finish()
+    namespace.finish()
 }

@@ -5,22 +5,22 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 use xtask::deploy;
 
+use crate::namespace::{Holder, TestNamespace, is_ready, same};
 use crate::sandbox::{Sandbox, conf};
 use crate::spoofer::Spoofer;
-use crate::stage::{Holder, Stage, is_ready, same};
 use crate::traffic::Pings;
 use crate::{agents, manifest, sandbox, traffic};
 
 #[test]
 fn a_killed_agent_costs_no_packet() -> Result<()> {
-    let stage = Stage::alone("killed", 10)?;
-    let world = stage.world;
-    stage.apply(manifest::stateful_set("web", 2))?;
-    let holders = [stage.ready("web-0")?, stage.ready("web-1")?];
+    let namespace = TestNamespace::alone("killed", 10)?;
+    let world = namespace.world;
+    namespace.apply(manifest::stateful_set("web", 2))?;
+    let holders = [namespace.ready("web-0")?, namespace.ready("web-1")?];
     let addresses = holders.iter().flat_map(Holder::addresses);
     let pings = addresses.map(|address| Pings::from_lan(world, address)).collect::<Result<Vec<_>>>()?;
     let spoofer = Spoofer::new(world, &holders[0])?;
-    let foreign = Ipv4Addr::new(172, 22, stage.net4().try_into()?, 9);
+    let foreign = Ipv4Addr::new(172, 22, namespace.net4().try_into()?, 9);
     let (sent, received, ()) = spoofer.spoof_during(foreign, || {
         let nodes = world.cluster.nodes()?;
         let before = agents::containers(world)?;
@@ -38,26 +38,26 @@ fn a_killed_agent_costs_no_packet() -> Result<()> {
         pings.all_answered(50)?;
     }
     for (name, before) in ["web-0", "web-1"].into_iter().zip(&holders) {
-        same("the holder", &stage.holder(name)?, before)?;
+        same("the holder", &namespace.holder(name)?, before)?;
     }
     // The next DEL and ADD, on links that an agent before made.
-    stage.kubectl(&["delete", "pod", "web-0", "web-1", "--wait=false"])?;
+    namespace.kubectl(&["delete", "pod", "web-0", "web-1", "--wait=false"])?;
     for (name, before) in ["web-0", "web-1"].into_iter().zip(&holders) {
-        let after = stage.ready_as(name, |now| now.uid != before.uid)?;
+        let after = namespace.ready_as(name, |now| now.uid != before.uid)?;
         before.sticks(&after)?;
         traffic::reaches(world, &after)?;
     }
-    stage.finish()
+    namespace.finish()
 }
 
 #[test]
 fn without_an_agent_pods_wait_for_it() -> Result<()> {
-    let stage = Stage::alone("away", 10)?;
-    let world = stage.world;
-    stage.apply(manifest::stateful_set("web", 1))?;
-    let running = stage.ready("web-0")?;
+    let namespace = TestNamespace::alone("away", 10)?;
+    let world = namespace.world;
+    namespace.apply(manifest::stateful_set("web", 1))?;
+    let running = namespace.ready("web-0")?;
     let pings = Pings::from_lan(world, running.addresses()[0])?;
-    let by_hand = stage.pod_without_network("hand")?;
+    let by_hand = namespace.pod_without_network("hand")?;
 
     let away = agents::remove(world)?;
     let sandbox = Sandbox::new(world, &by_hand, "while-away")?;
@@ -70,17 +70,17 @@ fn without_an_agent_pods_wait_for_it() -> Result<()> {
         br#"{"cniVersion":"1.0.0","name":"n","type":"bridge","ipam":{"type":"spiderpool"}}"#,
     )?;
     delegate.error(11)?;
-    stage.apply(manifest::pod("waiting"))?;
-    stage.event("waiting", &["holdfast agent does not answer"])?;
-    ensure!(!is_ready(&stage.pod("waiting")?.context("the pod is there")?), "the pod runs without an address");
+    namespace.apply(manifest::pod("waiting"))?;
+    namespace.event("waiting", &["holdfast agent does not answer"])?;
+    ensure!(!is_ready(&namespace.pod("waiting")?.context("the pod is there")?), "the pod runs without an address");
     drop(away);
 
     deploy::wait_ready(&world.cluster, &world.progress)?;
-    let holder = stage.ready("waiting")?;
+    let holder = namespace.ready("waiting")?;
     traffic::reaches(world, &holder)?;
     sandbox.call("ADD", &conf("1.0.0"))?.result()?;
     sandbox.call("DEL", &conf("1.0.0"))?.result()?;
     pings.all_answered(50)?;
-    same("the holder", &stage.holder("web-0")?, &running)?;
-    stage.finish()
+    same("the holder", &namespace.holder("web-0")?, &running)?;
+    namespace.finish()
 }

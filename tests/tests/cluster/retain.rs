@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::stage::{Holder, Stage, text};
+use crate::namespace::{Holder, TestNamespace, text};
 use crate::{manifest, traffic};
 
 /// A StatefulSet that keeps the addresses of former ordinals for a time.
@@ -15,32 +15,32 @@ fn retaining(name: &str, time: &str) -> Value {
 }
 
 /// Scales a set of two to one; gives what its second pod had, and its endpoint once that is reserved.
-fn shrink(stage: &Stage, set: &str) -> Result<(Holder, Value)> {
+fn shrink(namespace: &TestNamespace, set: &str) -> Result<(Holder, Value)> {
     let pod = format!("{set}-1");
-    let before = stage.ready(&pod)?;
-    stage.scale(&format!("sts/{set}"), 1)?;
-    let endpoint = stage.reserved(&pod, &before, 10)?;
+    let before = namespace.ready(&pod)?;
+    namespace.scale(&format!("sts/{set}"), 1)?;
+    let endpoint = namespace.reserved(&pod, &before, 10)?;
     Ok((before, endpoint))
 }
 
 #[test]
 fn retained_addresses_wait_for_their_ordinal_until_the_time_is_over() -> Result<()> {
-    let stage = Stage::new("retain", 6)?;
-    stage.apply(retaining("long", "24h"))?;
-    stage.apply(retaining("short", "3s"))?;
-    let (before, _) = shrink(&stage, "long")?;
-    let (_, endpoint) = shrink(&stage, "short")?;
+    let namespace = TestNamespace::new("retain", 6)?;
+    namespace.apply(retaining("long", "24h"))?;
+    namespace.apply(retaining("short", "3s"))?;
+    let (before, _) = shrink(&namespace, "long")?;
+    let (_, endpoint) = shrink(&namespace, "short")?;
 
-    stage.freed("short-1", 10)?;
+    namespace.freed("short-1", 10)?;
     let vacated: Timestamp = text(&endpoint, "/status/history/0/endedAt")?.parse()?;
     let kept = Duration::try_from(Timestamp::now().duration_since(vacated))?;
     ensure!(kept >= Duration::from_secs(3), "the addresses were kept for {kept:?} only");
 
     // Its own time has not come.
-    stage.reserved("long-1", &before, 0)?;
-    stage.scale("sts/long", 2)?;
-    let after = stage.ready_as("long-1", |now| now.uid != before.uid)?;
+    namespace.reserved("long-1", &before, 0)?;
+    namespace.scale("sts/long", 2)?;
+    let after = namespace.ready_as("long-1", |now| now.uid != before.uid)?;
     before.sticks(&after)?;
-    traffic::reaches(stage.world, &after)?;
-    stage.finish()
+    traffic::reaches(namespace.world, &after)?;
+    namespace.finish()
 }

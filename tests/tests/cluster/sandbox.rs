@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use xtask::lab::Node;
 use xtask::progress::output;
 
-use crate::stage::text;
+use crate::namespace::text;
 use crate::world::World;
 
 /// The first process of a container, found by the container's ID in the names of its cgroups. Nodes share the PIDs of

@@ -13,8 +13,8 @@ use holdfast_tests::packet_socket::{PacketSocket, has};
 use nix::sched::{CloneFlags, setns};
 use xtask::progress::output;
 
+use crate::namespace::Holder;
 use crate::sandbox;
-use crate::stage::Holder;
 use crate::world::World;
 
 const LAN: Ipv4Addr = Ipv4Addr::new(172, 22, 0, 100);

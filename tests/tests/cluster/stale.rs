@@ -4,113 +4,113 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::delegate::conf as delegate_conf;
+use crate::namespace::TestNamespace;
 use crate::sandbox::{Sandbox, conf};
-use crate::stage::Stage;
 use crate::traffic::{self, Pings};
 use crate::{agents, manifest, sandbox};
 
 /// The pod and its StatefulSet are told who used which address, and who has it.
-fn told(stage: &Stage, address: &str, old: &Sandbox, new: &Sandbox) -> Result<()> {
+fn told(namespace: &TestNamespace, address: &str, old: &Sandbox, new: &Sandbox) -> Result<()> {
     let (old_mac, new_mac) = (old.mac()?, new.mac()?);
     let words = [address, &old.container, &new.container, &old_mac, &new_mac, "dropped"];
-    stage.told("Pod", "web-0", "StaleContainerFenced", &words)?;
-    stage.told("StatefulSet", "web", "StaleContainerFenced", &words)
+    namespace.told("Pod", "web-0", "StaleContainerFenced", &words)?;
+    namespace.told("StatefulSet", "web", "StaleContainerFenced", &words)
 }
 
 #[test]
 fn an_older_sandbox_is_silent_and_told_of() -> Result<()> {
-    let stage = Stage::new("stale", 5)?;
-    let pod = stage.pod_without_network("web")?;
+    let namespace = TestNamespace::new("stale", 5)?;
+    let pod = namespace.pod_without_network("web")?;
     let conf = conf("1.0.0");
-    let old = Sandbox::new(stage.world, &pod, "stale-old")?;
+    let old = Sandbox::new(namespace.world, &pod, "stale-old")?;
     old.call("ADD", &conf)?.result()?;
-    let holder = stage.holder("web-0")?;
+    let holder = namespace.holder("web-0")?;
     for address in holder.addresses() {
         ensure!(old.gets_through(address)?, "the only sandbox is not heard from {address}");
     }
-    let new = Sandbox::new(stage.world, &pod, "stale-new")?;
+    let new = Sandbox::new(namespace.world, &pod, "stale-new")?;
     new.call("ADD", &conf)?.result()?;
-    let pings = holder.addresses().map(|address| Pings::from_lan(stage.world, address));
+    let pings = holder.addresses().map(|address| Pings::from_lan(namespace.world, address));
     for address in holder.addresses() {
         ensure!(!old.gets_through(address)?, "the old sandbox is still heard from {address}");
         ensure!(new.gets_through(address)?, "the new sandbox is not heard from {address}");
-        told(&stage, address, &old, &new)?;
+        told(&namespace, address, &old, &new)?;
     }
     for pings in pings {
         pings?.all_answered(20)?;
     }
     old.call("DEL", &conf)?.result()?;
-    traffic::reaches(stage.world, &stage.holder("web-0")?)?;
+    traffic::reaches(namespace.world, &namespace.holder("web-0")?)?;
     new.call("DEL", &conf)?.result()?;
     // A runtime that has lost the configuration sends none.
     new.call_plugin("holdfast", "DEL", b"")?.result()?;
-    stage.finish()
+    namespace.finish()
 }
 
 /// The same where the interfaces are on the LAN themselves, and the guard inside the pods.
 #[test]
 fn an_older_macvlan_sandbox_is_silent_and_told_of() -> Result<()> {
-    let stage = Stage::alone("stale-macvlan", 5)?;
-    let pod = stage.pod_without_network("web")?;
+    let namespace = TestNamespace::alone("stale-macvlan", 5)?;
+    let pod = namespace.pod_without_network("web")?;
     let call = |sandbox: &Sandbox, verb| {
         sandbox.call_plugin("macvlan", verb, delegate_conf("macvlan").to_string().as_bytes())?.result()
     };
-    let old = Sandbox::new(stage.world, &pod, "macvlan-old")?;
+    let old = Sandbox::new(namespace.world, &pod, "macvlan-old")?;
     call(&old, "ADD")?;
-    let holder = stage.holder("web-0")?;
+    let holder = namespace.holder("web-0")?;
     for address in holder.addresses() {
         ensure!(old.gets_through(address)?, "the only sandbox is not heard from {address}");
     }
-    let new = Sandbox::new(stage.world, &pod, "macvlan-new")?;
+    let new = Sandbox::new(namespace.world, &pod, "macvlan-new")?;
     call(&new, "ADD")?;
     for address in holder.addresses() {
         ensure!(!old.gets_through(address)?, "the old sandbox is still heard from {address}");
         ensure!(new.gets_through(address)?, "the new sandbox is not heard from {address}");
-        told(&stage, address, &old, &new)?;
+        told(&namespace, address, &old, &new)?;
     }
     // Its DEL takes nothing off the other's interface, nor does an agent that starts anew forget whose that is.
     call(&old, "DEL")?;
-    let (container, _) = agents::container(stage.world, &holder.node)?;
+    let (container, _) = agents::container(namespace.world, &holder.node)?;
     sandbox::kill_container(&container)?;
-    agents::back(stage.world, &holder.node, &container)?;
-    let stolen = format!("172.22.{}.5", stage.net4());
+    agents::back(namespace.world, &holder.node, &container)?;
+    let stolen = format!("172.22.{}.5", namespace.net4());
     new.run(&["ip", "addr", "add", &format!("{stolen}/16"), "dev", "eth0"])?;
     ensure!(!new.gets_through(&stolen)?, "an address that is not the pod's own is heard");
-    stage.told("Pod", "web-0", "SourceViolation", &[&stolen, &new.container, "nobody on this node", "dropped"])?;
+    namespace.told("Pod", "web-0", "SourceViolation", &[&stolen, &new.container, "nobody on this node", "dropped"])?;
     for address in holder.addresses() {
         ensure!(new.gets_through(address)?, "the sandbox is not heard any more from {address}");
     }
     call(&new, "DEL")?;
-    stage.finish()
+    namespace.finish()
 }
 
 #[test]
 fn an_annotation_lets_a_pods_lies_pass_and_reports_them() -> Result<()> {
-    let stage = Stage::new("observe", 5)?;
+    let namespace = TestNamespace::new("observe", 5)?;
     let set = manifest::annotated(manifest::without_network("web", 1), "holdfast.io/guard", "observe");
-    stage.apply(set)?;
-    let pod = stage.running("web-0", "")?;
-    let sandbox = Sandbox::new(stage.world, &pod, "observed")?;
+    namespace.apply(set)?;
+    let pod = namespace.running("web-0", "")?;
+    let sandbox = Sandbox::new(namespace.world, &pod, "observed")?;
     sandbox.call("ADD", &conf("1.0.0"))?.result()?;
-    let stolen = format!("172.22.{}.5", stage.net4());
+    let stolen = format!("172.22.{}.5", namespace.net4());
     sandbox.run(&["ip", "addr", "add", &format!("{stolen}/32"), "dev", "eth0"])?;
     let _ = sandbox.gets_through(&stolen)?;
-    stage.told("Pod", "web-0", "SourceViolation", &[&stolen, "seen, not dropped"])?;
+    namespace.told("Pod", "web-0", "SourceViolation", &[&stolen, "seen, not dropped"])?;
 
     // Another word on the pod counts from the next comparison on.
-    let other = format!("172.22.{}.4", stage.net4());
+    let other = format!("172.22.{}.4", namespace.net4());
     sandbox.run(&["ip", "addr", "add", &format!("{other}/32"), "dev", "eth0"])?;
-    stage.kubectl(&["annotate", "pod", "web-0", "--overwrite", "holdfast.io/guard=enforce"])?;
-    let holder = stage.holder("web-0")?;
+    namespace.kubectl(&["annotate", "pod", "web-0", "--overwrite", "holdfast.io/guard=enforce"])?;
+    let holder = namespace.holder("web-0")?;
     let since = std::time::Instant::now();
-    stage.wait("the guard to enforce", 90, || {
+    namespace.wait("the guard to enforce", 90, || {
         let _ = sandbox.gets_through(&other)?;
-        let line = agents::said(stage.world, &holder.node, since, &["Foreign", &format!("\"{other}\"")])?;
+        let line = agents::said(namespace.world, &holder.node, since, &["Foreign", &format!("\"{other}\"")])?;
         Ok(match line {
             Some(line) if line["dropped"] == json!(true) => xtask::progress::Look::Done(()),
             line => xtask::progress::Look::NotYet(format!("{line:?}")),
         })
     })?;
     sandbox.call("DEL", &conf("1.0.0"))?.result()?;
-    stage.finish()
+    namespace.finish()
 }

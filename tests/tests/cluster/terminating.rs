@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use xtask::progress::Look;
 
+use crate::namespace::{TestNamespace, same};
 use crate::nodes::{self, RuntimeAway};
-use crate::stage::{Stage, same};
 use crate::{manifest, sandbox, traffic};
 
 /// The pods' grace period, and the collector's delay after it.
@@ -27,21 +27,21 @@ fn answered(process: Pid) -> Result<Option<bool>> {
 }
 
 /// Another pod comes and goes: the controller and both agents have been at work meanwhile.
-fn others_go_on(stage: &Stage, node: &str) -> Result<()> {
-    stage.apply(manifest::on_node(manifest::pod("other"), node))?;
-    stage.ready("other")?;
-    stage.kubectl(&["delete", "pod", "other", "--force", "--grace-period=0"])?;
-    stage.freed("other", 10)
+fn others_go_on(namespace: &TestNamespace, node: &str) -> Result<()> {
+    namespace.apply(manifest::on_node(manifest::pod("other"), node))?;
+    namespace.ready("other")?;
+    namespace.kubectl(&["delete", "pod", "other", "--force", "--grace-period=0"])?;
+    namespace.freed("other", 10)
 }
 
 #[test]
 fn a_stuck_pod_loses_its_addresses_for_good() -> Result<()> {
-    let stage = Stage::alone("stuck", 6)?;
-    let world = stage.world;
+    let namespace = TestNamespace::alone("stuck", 6)?;
+    let world = namespace.world;
     let [node, other] = nodes::both(world)?;
-    stage.apply(manifest::on_node(manifest::stateful_set("web", 1), &node))?;
-    stage.apply(manifest::on_node(manifest::pod("plain"), &node))?;
-    let (sticky, plain) = (stage.ready("web-0")?, stage.ready("plain")?);
+    namespace.apply(manifest::on_node(manifest::stateful_set("web", 1), &node))?;
+    namespace.apply(manifest::on_node(manifest::pod("plain"), &node))?;
+    let (sticky, plain) = (namespace.ready("web-0")?, namespace.ready("plain")?);
     let processes = [sandbox::process_of(&sticky.container)?, sandbox::process_of(&plain.container)?];
     for process in processes {
         ensure!(answered(process)? == Some(true), "the LAN's host should answer while the pod runs");
@@ -49,13 +49,13 @@ fn a_stuck_pod_loses_its_addresses_for_good() -> Result<()> {
 
     let away = RuntimeAway::on(world, &node)?;
     let since = Instant::now();
-    stage.kubectl(&["delete", "pod", "web-0", "plain", "--grace-period=1", "--wait=false"])?;
-    let endpoint = stage.reserved("web-0", &sticky, ALLOWED.as_secs() + 10)?;
+    namespace.kubectl(&["delete", "pod", "web-0", "plain", "--grace-period=1", "--wait=false"])?;
+    let endpoint = namespace.reserved("web-0", &sticky, ALLOWED.as_secs() + 10)?;
     ensure!(since.elapsed() >= ALLOWED, "the pod lost its addresses after {:?} already", since.elapsed());
     same("the reason", &endpoint["status"]["history"][0]["reason"], &json!("TerminatingTimeout"))?;
-    stage.freed("plain", 10)?;
+    namespace.freed("plain", 10)?;
     for process in processes {
-        stage.wait("the containers that run on to be cut off", 5, || {
+        namespace.wait("the containers that run on to be cut off", 5, || {
             let cut_off = answered(process)? == Some(false);
             Ok(if cut_off { Look::Done(()) } else { Look::NotYet("it is heard".into()) })
         })?;
@@ -64,18 +64,18 @@ fn a_stuck_pod_loses_its_addresses_for_good() -> Result<()> {
     // They are heard no more and get nothing back, however often they try.
     let generation = |endpoint: &Value| endpoint["status"]["current"]["generation"].clone();
     for _ in 0..2 {
-        others_go_on(&stage, &other)?;
+        others_go_on(&namespace, &other)?;
         for process in processes {
             ensure!(answered(process)? == Some(false), "a container that lost its addresses is heard again");
         }
-        let now = stage.reserved("web-0", &sticky, 0)?;
+        let now = namespace.reserved("web-0", &sticky, 0)?;
         same("the generation", &generation(&now), &generation(&endpoint))?;
-        ensure!(stage.endpoint("plain")?.is_none(), "the other pod has an endpoint again");
+        ensure!(namespace.endpoint("plain")?.is_none(), "the other pod has an endpoint again");
     }
 
     away.back()?;
-    let after = stage.ready_as("web-0", |now| now.uid != sticky.uid)?;
+    let after = namespace.ready_as("web-0", |now| now.uid != sticky.uid)?;
     sticky.sticks(&after)?;
     traffic::reaches(world, &after)?;
-    stage.finish()
+    namespace.finish()
 }

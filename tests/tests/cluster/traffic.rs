@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::NamedTempFile;
 use xtask::progress::{Look, output};
 
-use crate::stage::Holder;
+use crate::namespace::Holder;
 use crate::world::World;
 
 /// The host, in both families.

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::namespace::{Holder, TestNamespace, same};
 use crate::sandbox::{Sandbox, conf};
-use crate::stage::{Holder, Stage, same};
 use crate::traffic;
 
 const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -33,18 +33,18 @@ fn answer_fits(version: &str, answer: &Value, holder: &Holder) -> Result<()> {
 
 #[test]
 fn every_version_adds_checks_and_deletes() -> Result<()> {
-    let stage = Stage::new("versions", 5)?;
-    let pod = stage.pod_without_network("web")?;
+    let namespace = TestNamespace::new("versions", 5)?;
+    let pod = namespace.pod_without_network("web")?;
     let mut before: Option<Holder> = None;
     for version in VERSIONS {
-        let sandbox = Sandbox::new(stage.world, &pod, &format!("version-{version}"))?;
+        let sandbox = Sandbox::new(namespace.world, &pod, &format!("version-{version}"))?;
         let mut conf = conf(version);
         let answer = sandbox.call("ADD", &conf)?.result()?;
-        let holder = stage.holder("web-0")?;
+        let holder = namespace.holder("web-0")?;
         answer_fits(version, &answer, &holder)?;
-        traffic::reaches(stage.world, &holder)?;
+        traffic::reaches(namespace.world, &holder)?;
         same("a repeated ADD", &sandbox.call("ADD", &conf)?.result()?, &answer)?;
-        same("the holder after a repeated ADD", &stage.holder("web-0")?, &holder)?;
+        same("the holder after a repeated ADD", &namespace.holder("web-0")?, &holder)?;
         if let Some(before) = before.replace(holder.clone()) {
             before.sticks(&holder)?;
         }
@@ -60,17 +60,17 @@ fn every_version_adds_checks_and_deletes() -> Result<()> {
         sandbox.call("DEL", &conf)?.result()?;
         ensure!(sandbox.run(&["ip", "link", "show", "eth0"]).is_err(), "DEL left the interface");
     }
-    stage.finish()
+    namespace.finish()
 }
 
 /// In a list, as libcni goes through it: the next plugin gets the answer as `prevResult` and passes it on.
 #[test]
 fn it_goes_first_in_a_list() -> Result<()> {
-    let stage = Stage::new("list", 5)?;
-    let pod = stage.pod_without_network("web")?;
+    let namespace = TestNamespace::new("list", 5)?;
+    let pod = namespace.pod_without_network("web")?;
     // The reference plugins of the laboratory speak nothing newer.
     for version in &VERSIONS[..3] {
-        let sandbox = Sandbox::new(stage.world, &pod, &format!("list-{version}"))?;
+        let sandbox = Sandbox::new(namespace.world, &pod, &format!("list-{version}"))?;
         let answer = sandbox.call("ADD", &conf(version))?.result()?;
         let setting = "net.ipv4.conf.eth0.arp_filter";
         let mut tuning = json!({"cniVersion": version, "name": "holdfast", "type": "tuning", "sysctl": {setting: "1"}});
@@ -78,18 +78,18 @@ fn it_goes_first_in_a_list() -> Result<()> {
         let passed_on = sandbox.call_plugin("tuning", "ADD", tuning.to_string().as_bytes())?.result()?;
         same("the list's addresses", &passed_on["ips"], &answer["ips"])?;
         same("the setting", &sandbox.run(&["cat", "/proc/sys/net/ipv4/conf/eth0/arp_filter"])?.trim(), &"1")?;
-        traffic::reaches(stage.world, &stage.holder("web-0")?)?;
+        traffic::reaches(namespace.world, &namespace.holder("web-0")?)?;
         sandbox.call_plugin("tuning", "DEL", tuning.to_string().as_bytes())?.result()?;
         sandbox.call("DEL", &conf(version))?.result()?;
     }
-    stage.finish()
+    namespace.finish()
 }
 
 #[test]
 fn status_and_gc_came_with_1_1_0() -> Result<()> {
-    let stage = Stage::alone("verbs", 5)?;
-    let pod = stage.pod_without_network("web")?;
-    let kept = Sandbox::new(stage.world, &pod, "kept-by-gc")?;
+    let namespace = TestNamespace::alone("verbs", 5)?;
+    let pod = namespace.pod_without_network("web")?;
+    let kept = Sandbox::new(namespace.world, &pod, "kept-by-gc")?;
     let newest = conf("1.1.0");
     let versions = kept.call("VERSION", &json!({"cniVersion": "1.0.0"}))?.result()?;
     same("supportedVersions", &versions["supportedVersions"], &json!(VERSIONS))?;
@@ -101,17 +101,17 @@ fn status_and_gc_came_with_1_1_0() -> Result<()> {
 
     // A sandbox that the runtime forgot, and a newer one that it knows. GC looks at other tests' sandboxes too: nobody else
     // is here.
-    let forgotten = Sandbox::new(stage.world, &pod, "forgotten")?;
+    let forgotten = Sandbox::new(namespace.world, &pod, "forgotten")?;
     forgotten.call("ADD", &newest)?.result()?;
     kept.call("ADD", &newest)?.result()?;
-    let holder = stage.holder("web-0")?;
+    let holder = namespace.holder("web-0")?;
     let mut gc = newest.clone();
     // One network's list: a container of another network that is missing in it, and live, has to stay.
     gc["cni.dev/valid-attachments"] = json!([]);
     kept.call("GC", &gc)?.result()?;
     ensure!(forgotten.run(&["ip", "link", "show", "eth0"]).is_err(), "GC left the interface of the forgotten sandbox");
-    same("the holder after GC", &stage.holder("web-0")?, &holder)?;
-    traffic::reaches(stage.world, &holder)?;
+    same("the holder after GC", &namespace.holder("web-0")?, &holder)?;
+    traffic::reaches(namespace.world, &holder)?;
     kept.call("DEL", &newest)?.result()?;
-    stage.finish()
+    namespace.finish()
 }

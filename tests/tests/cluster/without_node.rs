@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use xtask::progress::Look;
 
+use crate::namespace::{LIMIT, TestNamespace, same};
 use crate::nodes::RuntimeAway;
-use crate::stage::{LIMIT, Stage, same};
 use crate::{manifest, sandbox, traffic};
 
 /// The collector's delay after a node's object has gone, and ten seconds more.
@@ -15,34 +15,34 @@ const WITHIN: Duration = Duration::from_secs(5 + 10);
 
 #[test]
 fn a_removed_nodes_addresses_are_collected() -> Result<()> {
-    let stage = Stage::alone("node", 4)?;
-    let world = stage.world;
-    stage.apply(manifest::stateful_set("web", 1))?;
-    let sticky = stage.ready("web-0")?;
-    stage.apply(manifest::on_node(manifest::pod("plain"), &sticky.node))?;
-    stage.ready("plain")?;
+    let namespace = TestNamespace::alone("node", 4)?;
+    let world = namespace.world;
+    namespace.apply(manifest::stateful_set("web", 1))?;
+    let sticky = namespace.ready("web-0")?;
+    namespace.apply(manifest::on_node(manifest::pod("plain"), &sticky.node))?;
+    namespace.ready("plain")?;
 
     let away = RuntimeAway::on(world, &sticky.node)?;
     let since = Instant::now();
     world.cluster.run(&["delete", "node", &sticky.node, "--wait=false"])?;
-    stage.reserved("web-0", &sticky, WITHIN.as_secs())?;
-    stage.freed("plain", WITHIN.as_secs())?;
+    namespace.reserved("web-0", &sticky, WITHIN.as_secs())?;
+    namespace.freed("plain", WITHIN.as_secs())?;
     let took = since.elapsed();
     ensure!((DELAY..WITHIN).contains(&took), "the addresses were free after {took:?}");
 
     // The pod goes on elsewhere; its former container, which nobody could end, is not in its way.
-    stage.kubectl(&["delete", "pod", "web-0", "plain", "--force", "--grace-period=0"])?;
-    let after = stage.ready_as("web-0", |now| now.node != sticky.node)?;
+    namespace.kubectl(&["delete", "pod", "web-0", "plain", "--force", "--grace-period=0"])?;
+    let after = namespace.ready_as("web-0", |now| now.node != sticky.node)?;
     sticky.sticks(&after)?;
     sandbox::process_of(&sticky.container)?;
     traffic::reaches(world, &after)?;
 
     away.back()?;
-    stage.wait("the former container to be ended", LIMIT, || {
+    namespace.wait("the former container to be ended", LIMIT, || {
         let runs = sandbox::process_of(&sticky.container).is_ok();
         Ok(if runs { Look::NotYet("it runs".into()) } else { Look::Done(()) })
     })?;
-    same("the holder", &stage.holder("web-0")?, &after)?;
+    same("the holder", &namespace.holder("web-0")?, &after)?;
     traffic::reaches(world, &after)?;
-    stage.finish()
+    namespace.finish()
 }

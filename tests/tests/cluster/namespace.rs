@@ -1,4 +1,4 @@
-//! One test's part of the cluster: a namespace and two pools whose addresses no other test has.
+//! One test's namespace, and two pools whose addresses no other test has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -18,9 +18,9 @@ pub(crate) const LIMIT: u64 = 100;
 /// Numbers the tests; each has the addresses 172.22.(100+N).* and `fd00:22::1NN:*`.
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-pub(crate) struct Stage {
+pub(crate) struct TestNamespace {
     pub(crate) world: &'static World,
-    pub(crate) namespace: String,
+    pub(crate) name: String,
     pub(crate) pool4: String,
     pub(crate) pool6: String,
     number: u16,
@@ -39,32 +39,32 @@ pub(crate) struct Holder {
     pub(crate) generation: u64,
 }
 
-impl Stage {
-    /// A stage beside other tests, with room for `size` addresses of each family.
+impl TestNamespace {
+    /// Makes a namespace beside other tests, with room for `size` addresses of each family.
     pub(crate) fn new(name: &str, size: u16) -> Result<Self> {
         let world = World::get()?;
         Self::set_up(world, name, size, world.turns.shared())
     }
 
-    /// A stage for a test that disturbs others: none runs meanwhile.
+    /// Makes a namespace for a test that disturbs others: no other test runs meanwhile.
     pub(crate) fn alone(name: &str, size: u16) -> Result<Self> {
         let world = World::get()?;
         Self::set_up(world, name, size, world.turns.alone())
     }
 
     fn set_up(world: &'static World, name: &str, size: u16, turn: Turn) -> Result<Self> {
-        let namespace = format!("t-{name}");
-        let (pool4, pool6) = (format!("{namespace}-v4"), format!("{namespace}-v6"));
+        let name = format!("t-{name}");
+        let (pool4, pool6) = (format!("{name}-v4"), format!("{name}-v6"));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let stage = Self { world, namespace, pool4, pool6, number, done: false, _turn: turn };
-        stage.make(size).context("setting the stage")?;
-        Ok(stage)
+        let namespace = Self { world, name, pool4, pool6, number, done: false, _turn: turn };
+        namespace.make(size).context("making the namespace")?;
+        Ok(namespace)
     }
 
     fn make(&self, size: u16) -> Result<()> {
         ensure!(self.number < 156, "there are no addresses for more tests");
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
-            "name": self.namespace,
+            "name": self.name,
             "annotations": {
                 "ipam.spidernet.io/default-ipv4-ippool": json!([self.pool4]).to_string(),
                 "ipam.spidernet.io/default-ipv6-ippool": json!([self.pool6]).to_string(),
@@ -88,7 +88,7 @@ impl Stage {
     }
 
     fn more_names(&self) -> [String; 2] {
-        ["v4", "v6"].map(|family| format!("{}-more-{family}", self.namespace))
+        ["v4", "v6"].map(|family| format!("{}-more-{family}", self.name))
     }
 
     fn pools(&self, names: [&str; 2], first: u16, size: u16) -> [Value; 2] {
@@ -102,12 +102,12 @@ impl Stage {
 
     fn apply_labelled(&self, mut items: Vec<Value>) -> Result<()> {
         for item in &mut items {
-            item["metadata"]["labels"] = json!({LABEL: self.namespace});
+            item["metadata"]["labels"] = json!({LABEL: self.name});
         }
         self.world.cluster.apply(&manifest::list(&items).to_string()).map(drop)
     }
 
-    /// The stage's own address with this number, in both families.
+    /// Returns the namespace's own address with this number, in both families.
     pub(crate) fn addresses(&self, number: u16) -> [String; 2] {
         let net = 100 + self.number;
         [format!("172.22.{net}.{number}"), format!("fd00:22::{net}:{number:x}")]
@@ -118,15 +118,15 @@ impl Stage {
         100 + self.number
     }
 
-    /// Applies a manifest in the stage's namespace.
+    /// Applies a manifest in the namespace.
     pub(crate) fn apply(&self, mut object: Value) -> Result<()> {
-        object["metadata"]["namespace"] = json!(self.namespace);
+        object["metadata"]["namespace"] = json!(self.name);
         self.world.cluster.apply(&object.to_string()).map(drop)
     }
 
-    /// kubectl in the stage's namespace.
+    /// kubectl in the namespace.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.world.cluster.run(&[&["-n", &self.namespace], arguments].concat())
+        self.world.cluster.run(&[&["-n", &self.name], arguments].concat())
     }
 
     /// Looks until there is something.
@@ -135,15 +135,15 @@ impl Stage {
     }
 
     pub(crate) fn pod(&self, name: &str) -> Result<Option<Value>> {
-        self.world.api.get(&format!("/api/v1/namespaces/{}/pods", self.namespace), name)
+        self.world.api.get(&format!("/api/v1/namespaces/{}/pods", self.name), name)
     }
 
     pub(crate) fn pods(&self, app: &str) -> Result<Vec<Value>> {
-        self.world.api.list(&format!("/api/v1/namespaces/{}/pods", self.namespace), &format!("app={app}"))
+        self.world.api.list(&format!("/api/v1/namespaces/{}/pods", self.name), &format!("app={app}"))
     }
 
     pub(crate) fn all_pods(&self) -> Result<Vec<Value>> {
-        self.world.api.list(&format!("/api/v1/namespaces/{}/pods", self.namespace), "")
+        self.world.api.list(&format!("/api/v1/namespaces/{}/pods", self.name), "")
     }
 
     pub(crate) fn endpoint(&self, name: &str) -> Result<Option<Value>> {
@@ -155,7 +155,7 @@ impl Stage {
     }
 
     fn endpoints_path(&self) -> String {
-        format!("/apis/spiderpool.spidernet.io/v2beta1/namespaces/{}/spiderendpoints", self.namespace)
+        format!("/apis/spiderpool.spidernet.io/v2beta1/namespaces/{}/spiderendpoints", self.name)
     }
 
     pub(crate) fn pool(&self, name: &str) -> Result<Value> {
@@ -163,7 +163,7 @@ impl Stage {
         pool.with_context(|| format!("there is no pool {name}"))
     }
 
-    /// The claims of the stage's addresses, in use or resting.
+    /// Returns the claims of the namespace's addresses, in use or resting.
     pub(crate) fn claims(&self) -> Result<Vec<Value>> {
         let [more4, more6] = self.more_names();
         let pools = format!("holdfast.io/pool in ({},{},{more4},{more6})", self.pool4, self.pool6);
@@ -178,7 +178,7 @@ impl Stage {
 
     /// Waits until the pod is Ready and `accept` takes its holder.
     pub(crate) fn ready_as(&self, name: &str, accept: impl Fn(&Holder) -> bool) -> Result<Holder> {
-        self.wait(&format!("pod {}/{name}", self.namespace), LIMIT, || {
+        self.wait(&format!("pod {}/{name}", self.name), LIMIT, || {
             let Some(pod) = self.pod(name)? else { return Ok(Look::NotYet("it is not there".into())) };
             if !is_ready(&pod) {
                 return Ok(Look::NotYet(format!("it is not Ready: {}", pod["status"]["phase"])));
@@ -201,7 +201,7 @@ impl Stage {
 
     /// Waits until a pod other than the one with UID `before` runs; gives it.
     pub(crate) fn running(&self, name: &str, before: &str) -> Result<Value> {
-        self.wait(&format!("pod {}/{name}", self.namespace), LIMIT, || {
+        self.wait(&format!("pod {}/{name}", self.name), LIMIT, || {
             let pod = self.pod(name)?.filter(|pod| is_ready(pod) && pod["metadata"]["uid"] != before);
             Ok(pod.map_or_else(|| Look::NotYet("it does not run".into()), Look::Done))
         })
@@ -235,7 +235,7 @@ impl Stage {
 
     /// The addresses that are claimed for a pod and do not rest.
     pub(crate) fn held_by(&self, pod: &str) -> Result<BTreeSet<String>> {
-        let endpoint = format!("{}/{pod}", self.namespace);
+        let endpoint = format!("{}/{pod}", self.name);
         let claims = self.claims()?.into_iter().map(|mut claim| claim["spec"].take());
         let held = claims.filter(|claim| claim["endpoint"] == endpoint.as_str() && claim["state"] == "held");
         held.map(|claim| text(&claim, "/address").map(str::to_owned)).collect()
@@ -243,7 +243,7 @@ impl Stage {
 
     /// Waits until a pod's endpoint is gone and no address is held for it.
     pub(crate) fn freed(&self, pod: &str, seconds: u64) -> Result<()> {
-        self.wait(&format!("the addresses of {}/{pod} to be free", self.namespace), seconds, || {
+        self.wait(&format!("the addresses of {}/{pod} to be free", self.name), seconds, || {
             let (endpoint, held) = (self.endpoint(pod)?, self.held_by(pod)?);
             let free = endpoint.is_none() && held.is_empty();
             let left =
@@ -254,7 +254,7 @@ impl Stage {
 
     /// Waits until no container holds the addresses that `holder` did, and they are kept for the pod; gives the endpoint.
     pub(crate) fn reserved(&self, pod: &str, holder: &Holder, seconds: u64) -> Result<Value> {
-        self.wait(&format!("the addresses of {}/{pod} to be reserved", self.namespace), seconds, || {
+        self.wait(&format!("the addresses of {}/{pod} to be reserved", self.name), seconds, || {
             let endpoint = self.endpoint(pod)?.with_context(|| format!("the endpoint {pod} went"))?;
             self.keeps(pod, holder, &endpoint)?;
             let current = &endpoint["status"]["current"];
@@ -288,8 +288,8 @@ impl Stage {
 
     /// Waits until an event of the pod has all of `words`; gives its text.
     pub(crate) fn event(&self, pod: &str, words: &[&str]) -> Result<String> {
-        self.wait(&format!("an event of {}/{pod} with {words:?}", self.namespace), LIMIT, || {
-            let events = self.world.api.list(&format!("/api/v1/namespaces/{}/events", self.namespace), "")?;
+        self.wait(&format!("an event of {}/{pod} with {words:?}", self.name), LIMIT, || {
+            let events = self.world.api.list(&format!("/api/v1/namespaces/{}/events", self.name), "")?;
             let of_pod = events.iter().filter(|event| event["involvedObject"]["name"] == pod);
             let texts: Vec<&str> = of_pod.filter_map(|event| event["message"].as_str()).collect();
             let found = texts.iter().find(|text| words.iter().all(|word| text.contains(word)));
@@ -299,8 +299,8 @@ impl Stage {
 
     /// Waits until an event of an object has this reason and all of `words` in its text.
     pub(crate) fn told(&self, kind: &str, name: &str, reason: &str, words: &[&str]) -> Result<()> {
-        self.wait(&format!("an event {reason} of {kind} {}/{name} with {words:?}", self.namespace), 10, || {
-            let events = self.world.api.list(&format!("/api/v1/namespaces/{}/events", self.namespace), "")?;
+        self.wait(&format!("an event {reason} of {kind} {}/{name} with {words:?}", self.name), 10, || {
+            let events = self.world.api.list(&format!("/api/v1/namespaces/{}/events", self.name), "")?;
             let about = |event: &&Value| {
                 let object = &event["involvedObject"];
                 object["kind"] == kind && object["name"] == name && event["reason"] == reason
@@ -311,7 +311,7 @@ impl Stage {
         })
     }
 
-    /// Takes the stage down and sees to it that nothing of it stays in use.
+    /// Removes the namespace and waits until none of its addresses stays in use.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.done = true;
         self.take_down()
@@ -320,14 +320,14 @@ impl Stage {
     fn take_down(&self) -> Result<()> {
         let kinds = "statefulsets,deployments,jobs,pods";
         self.kubectl(&["delete", kinds, "--all", "--wait=false"])?;
-        let freed = self.wait(&format!("the addresses of {} to be free", self.namespace), 30, || {
+        let freed = self.wait(&format!("the addresses of {} to be free", self.name), 30, || {
             let endpoints: Vec<_> = self.endpoints()?.iter().map(|it| it["metadata"]["name"].clone()).collect();
             let held = |claim: &&Value| claim["spec"]["state"] == "held";
             let claims: Vec<_> = self.claims()?.iter().filter(held).map(|it| it["spec"].clone()).collect();
             let left = format!("endpoints {endpoints:?}, claims {claims:?}");
             Ok(if endpoints.is_empty() && claims.is_empty() { Look::Done(()) } else { Look::NotYet(left) })
         });
-        let label = format!("{LABEL}={}", self.namespace);
+        let label = format!("{LABEL}={}", self.name);
         let cluster = &self.world.cluster;
         freed.and(cluster.run(&["delete", "namespaces,spiderippools", "-l", &label, "--wait=false"]).map(drop))
     }
@@ -346,11 +346,11 @@ impl Stage {
         ] {
             eprintln!("{}", self.kubectl(arguments).unwrap_or_else(|error| format!("{error:#}")));
         }
-        crate::agents::show_logs(self.world, &self.namespace);
+        crate::agents::show_logs(self.world, &self.name);
     }
 }
 
-impl Drop for Stage {
+impl Drop for TestNamespace {
     fn drop(&mut self) {
         if self.done {
             return;
