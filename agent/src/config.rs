@@ -6,12 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
-use holdfast_core::{collect::OnTimeout, pool::Family};
+use holdfast_core::{collect::OnTimeout, guard_mode::GuardMode, pool::Family};
 use serde::Deserialize;
 
 pub use controller::ControllerArgs;
-
-use crate::datapath::Mode;
 
 /// Sticky IP addresses for Kubernetes StatefulSets.
 #[derive(Debug, Parser)]
@@ -101,7 +99,7 @@ pub struct Conf {
     /// Whether the pods of StatefulSets keep their addresses.
     pub enable_stateful_set: bool,
     /// What happens to packets whose address is not their pod's: `enforce` drops them, `observe` only reports.
-    pub guard_mode: Mode,
+    pub guard_mode: GuardMode,
     /// What holds for the pods of StatefulSets.
     pub stateful_set: StatefulSetConf,
     /// Keys that holdfast does not know.
@@ -144,7 +142,7 @@ impl Default for Conf {
             enable_ipv4: true,
             enable_ipv6: true,
             enable_stateful_set: true,
-            guard_mode: Mode::Enforce,
+            guard_mode: GuardMode::Enforce,
             stateful_set: StatefulSetConf::default(),
             unknown: BTreeMap::new(),
         }

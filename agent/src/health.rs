@@ -25,7 +25,8 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics;
+/// The content type of [`encode`]'s text.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How long a check may take; a kubelet waits a second by default.
 const WITHIN: Duration = Duration::from_millis(900);
@@ -65,8 +66,8 @@ impl Health {
         let listener = TcpListener::bind(address).await.with_context(in_use)?;
         let probe = |checks: Vec<Check>| get(move || ask(checks.clone()));
         let shown = move || {
-            let text = metrics::encode(&registry);
-            async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text) }
+            let text = encode(&registry);
+            async move { ([(CONTENT_TYPE, METRICS_TYPE)], text) }
         };
         let router = Router::new()
             .route("/v1/runtime/startup", probe(probes.startup))
@@ -85,6 +86,16 @@ impl Health {
     pub async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
         Ok(axum::serve(self.listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await?)
     }
+}
+
+/// Returns everything that is registered, as text.
+fn encode(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail; a metric that cannot be encoded is a mistake in the metric.
+    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, registry) {
+        tracing::error!(%error, "the metrics could not be written");
+    }
+    text
 }
 
 async fn ask(checks: Vec<Check>) -> Response {

@@ -1,28 +1,17 @@
-//! The node agent and the controller.
+//! The node agent and the controller: their processes, and the agent's node side.
 //!
 //! ```text
-//! plugin ─▶ server ─▶ attach ─┬▶ ipam (choice, owner, pools) ─▶ holdfast-api's store
-//!                             ├▶ net        links, addresses, routes
-//!                             └▶ datapath   the guard's programs and maps ─▶ events ─▶ watch
-//! controller ─▶ holdfast-core's election, collect ─▶ store
-//! health, metrics               what probes and dashboards ask
+//! plugin ─▶ server ─▶ node ─┬▶ holdfast-ipam   which addresses ─▶ holdfast-api's store
+//!                           ├▶ holdfast-net    links, addresses, routes
+//!                           └▶ holdfast-guard  the guard's programs and maps ─▶ events ─▶ node
+//! run ─▶ holdfast-controller ─▶ holdfast-core's election, collect ─▶ holdfast-api's store
+//! health                        probes and metrics over HTTP
 //! ```
 
-pub mod attach;
-pub mod choice;
 pub mod config;
-pub mod controller;
-pub mod datapath;
-pub mod fixed;
 pub mod health;
 pub mod install;
-pub mod ipam;
-pub mod metrics;
-pub mod net;
-pub mod owner;
-pub mod pools;
+pub mod node;
 pub mod run;
-pub mod sandbox;
 pub mod server;
 pub mod telemetry;
-pub mod watch;

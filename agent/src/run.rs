@@ -14,6 +14,10 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use holdfast_api::store::Store;
+use holdfast_controller::{Controller, ControllerMetrics};
+use holdfast_guard::{Datapath, GuardMetrics};
+use holdfast_ipam::{AllocationMetrics, Ipam, pools::Pools};
+use holdfast_net::Network;
 use ipnet::IpNet;
 use kube::{Client, Config, client::ClientBuilder};
 use prometheus_client::registry::Registry;
@@ -25,17 +29,11 @@ use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
 
 use crate::{
-    attach::{Attach, Guard},
     config::{AgentArgs, CommonArgs, Conf, ControllerArgs},
-    controller::Controller,
-    datapath::{self, Datapath},
     health::{Health, Probes, probes},
-    install, ipam,
-    ipam::Ipam,
-    metrics::{AllocationMetrics, ControllerMetrics, GuardMetrics, VerbMetrics},
-    net::Network,
-    pools::Pools,
-    server, watch,
+    install,
+    node::{Attach, Guard, watch},
+    server::{self, VerbMetrics},
 };
 
 /// How long everything that serves may take to end. A kubelet kills what is left half a minute after its SIGTERM.
@@ -73,10 +71,13 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     let (store, watches) = clients().await?;
     let network = Network::open()?;
     network.prepare_node().await?;
-    let (datapath, events) = Datapath::open(&datapath::Config::new(&args.bpffs))?;
+    let (datapath, events) = Datapath::open(&holdfast_guard::Config::new(&args.bpffs))?;
     let pools = Arc::new(Pools::default());
-    let settings =
-        ipam::Settings { node: args.node.clone(), families: conf.families(), stateful_set: conf.enable_stateful_set };
+    let settings = holdfast_ipam::Settings {
+        node: args.node.clone(),
+        families: conf.families(),
+        stateful_set: conf.enable_stateful_set,
+    };
     let mut registry = Registry::default();
     let metrics = AllocationMetrics::register(&mut registry);
     let verbs = VerbMetrics::register(&mut registry);

@@ -2,6 +2,8 @@
 //!
 //! A request runs to its end even when the plugin goes away: half an ADD would leave more behind than a whole one.
 
+mod metrics;
+
 use std::{
     io,
     os::unix::fs::PermissionsExt,
@@ -19,13 +21,14 @@ use axum::{
     routing::post,
 };
 use holdfast_cni::{CniError, Invocation, Verb, code};
+pub use metrics::VerbMetrics;
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::{attach::Attach, metrics::VerbMetrics};
+use crate::node::Attach;
 
 /// The largest request; a network configuration with a long GC list fits many times.
 const BODY_LIMIT: usize = 8 << 20;

@@ -16,8 +16,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use holdfast_abi::Counter;
-use holdfast_agent::datapath::{BindingEntry, Config, Datapath, Events, GuardEvent, LinkInfo, Mode};
-use holdfast_core::id::{ContainerId, Generation, IfIndex, IfName};
+use holdfast_core::{
+    guard_mode::GuardMode,
+    id::{ContainerId, Generation, IfIndex, IfName},
+    mac::Mac,
+};
+use holdfast_guard::{BindingEntry, Config, Datapath, Events, GuardEvent, LinkInfo};
 
 use crate::{
     frames,
@@ -144,8 +148,8 @@ impl Node {
     }
 
     /// Puts the guard on the pod's link.
-    pub fn guard(&self, guard: &Datapath, pod: &Pod, mode: Mode) -> Result<()> {
-        let info = LinkInfo { mac: pod.socket.mac(), container_tag: pod.tag, generation: Generation(1), mode };
+    pub fn guard(&self, guard: &Datapath, pod: &Pod, mode: GuardMode) -> Result<()> {
+        let info = LinkInfo { mac: Mac(pod.socket.mac()), container_tag: pod.tag, generation: Generation(1), mode };
         self.host.run(|| guard.attach_pod_link(pod.link, &pod.name, info))?.context("guarding a pod")
     }
 
@@ -208,7 +212,7 @@ pub fn binding(pod: &Pod, address: impl Into<IpAddr>, generation: u64) -> Bindin
         address: address.into(),
         generation: Generation(generation),
         container_tag: pod.tag,
-        mac: pod.socket.mac(),
+        mac: Mac(pod.socket.mac()),
     }
 }
 

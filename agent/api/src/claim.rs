@@ -1,7 +1,7 @@
 //! `IPClaim`: one address in use. The object's name is the address, so creating it is the lock that makes the
 //! address unique.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
 use holdfast_core::id::PodName;
 use jiff::Timestamp;
@@ -9,14 +9,10 @@ use kube::{CustomResource, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The pool of a claim's address, to list a pool's claims. Its value is [`label_value`] of the pool's name.
-pub const POOL_LABEL: &str = "holdfast.io/pool";
+use crate::labels::{POOL_LABEL, label_value};
 
 /// Stands for the pool of an address that no pool gives out: no pool can have that name.
 pub const NO_POOL: &str = "(none)";
-
-/// How long the value of a label may be. Names may have 253 characters.
-const LABEL_LIMIT: usize = 63;
 
 /// The address and the endpoint that it belongs to.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -101,45 +97,9 @@ pub fn name_of(address: IpAddr) -> String {
     }
 }
 
-/// The label's value that stands for a name, in objects and selectors alike: the name itself where it may stand in a
-/// label, else its beginning and a hash of the whole. Two names may share one, if hardly ever: what a selector finds is
-/// asked for its name.
-pub fn label_value(name: &str) -> Cow<'_, str> {
-    let inside = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let ends = |text: &str| [text.bytes().next(), text.bytes().last()].iter().flatten().all(u8::is_ascii_alphanumeric);
-    if name.len() <= LABEL_LIMIT && name.bytes().all(inside) && ends(name) {
-        return Cow::Borrowed(name);
-    }
-    // FNV-1a: the same in every version of holdfast, on every machine.
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let kept: String = name.bytes().filter(|byte| inside(*byte)).map(char::from).take(LABEL_LIMIT - 17).collect();
-    let kept = kept.trim_start_matches(|first: char| !first.is_ascii_alphanumeric());
-    let dash = if kept.is_empty() { "" } else { "-" };
-    Cow::Owned(format!("{kept}{dash}{hash:016x}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn any_name_can_stand_in_a_label() {
-        for plain in ["default-v4", "node1.example.com", &"a".repeat(63), ""] {
-            assert_eq!(label_value(plain), plain);
-        }
-        let long = "pool-".repeat(40);
-        for odd in [&long, &format!("{long}x"), NO_POOL, "-a", "a.", "ä", "a b", &"-".repeat(80)] {
-            let value = label_value(odd);
-            let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-            assert!(value.len() <= 63 && value.bytes().all(fine), "{odd} became {value}");
-            let ends = [value.bytes().next().unwrap(), value.bytes().last().unwrap()];
-            assert!(ends.iter().all(u8::is_ascii_alphanumeric), "{odd} became {value}");
-        }
-        assert_ne!(label_value(&long), label_value(&format!("{long}x")));
-        assert_eq!(label_value(NO_POOL), "none-8c36545f724b9460");
-    }
 
     #[test]
     fn names_are_one_for_each_address_and_valid() {

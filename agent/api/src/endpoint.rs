@@ -9,10 +9,10 @@ use kube::{CustomResource, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{claim::label_value, ippool::Route};
-
-/// The node on which an endpoint is bound. An agent watches the endpoints that carry its node's name.
-pub const NODE_LABEL: &str = "holdfast.io/node";
+use crate::{
+    ippool::Route,
+    labels::{NODE_LABEL, label_value},
+};
 
 /// The owner kind whose pods keep their addresses.
 pub const STATEFUL_SET: &str = "StatefulSet";

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_core::pool::{Pool, PoolError, PoolText};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -156,3 +157,25 @@ pub struct Allocation {
 
 /// The content of `status.allocatedIPs`, in the order of its text.
 pub type Allocations = BTreeMap<String, Allocation>;
+
+impl IpPoolSpec {
+    /// Returns the addresses and geometry that the spec describes.
+    pub fn parse(&self) -> Result<Pool, PoolError> {
+        Pool::parse(&PoolText {
+            version: self.ip_version,
+            subnet: &self.subnet,
+            ips: &self.ips,
+            exclude: &self.exclude_ips,
+            gateway: self.gateway.as_deref().filter(|gateway| !gateway.is_empty()),
+            vlan: self.vlan,
+        })
+    }
+}
+
+impl SpiderIPPool {
+    /// Whether another IPAM wrote the status last: it has records, and none of the conditions that the controller writes
+    /// with each. Addresses that it gave out may have no claims yet.
+    pub fn is_foreign(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.allocated_ips.is_some() && status.conditions.is_empty())
+    }
+}

@@ -31,7 +31,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use crate::id::{Generation, IfIndex};
+use crate::{
+    id::{Generation, IfIndex},
+    mac::Mac,
+};
 
 /// How long after a look the next one for the same link is not worth its reads.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -53,7 +56,7 @@ pub struct Party {
     /// [`ContainerId::tag`](crate::id::ContainerId::tag).
     pub tag: u64,
     /// The hardware address of the pod's end. All zero: not known, not checked.
-    pub mac: [u8; 6],
+    pub mac: Mac,
 }
 
 /// What happened.

@@ -14,15 +14,15 @@
 //! | none, finished or another | not one of a StatefulSet | release |
 
 mod claim;
-mod retain;
 mod sightings;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
+use crate::id::ordinal;
+
 pub use claim::{ClaimFacts, ClaimVerdict, Rests, judge_claim};
-pub use retain::{RetainError, parse_retain};
 pub use sightings::Sightings;
 
 /// What an endpoint's record says.
@@ -303,9 +303,4 @@ fn left(whole: Duration, over: Duration) -> Option<Duration> {
 
 fn owns(set: &SetFacts<'_>, ordinal: i32) -> bool {
     (set.start..set.start.saturating_add(set.replicas)).contains(&ordinal)
-}
-
-/// The ordinal of a pod of a StatefulSet.
-pub fn ordinal(pod: &str, set: &str) -> Option<i32> {
-    pod.strip_prefix(set)?.strip_prefix('-')?.parse().ok().filter(|ordinal| *ordinal >= 0)
 }

@@ -172,6 +172,11 @@ impl From<IfName> for String {
     }
 }
 
+/// Returns the ordinal of a StatefulSet's pod: the number behind the set's name.
+pub fn ordinal(pod: &str, set: &str) -> Option<i32> {
+    pod.strip_prefix(set)?.strip_prefix('-')?.parse().ok().filter(|ordinal| *ordinal >= 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,5 +208,13 @@ mod tests {
         assert_ne!(a.host_link(&eth0), b.host_link(&eth0));
         assert_ne!(a.host_link(&eth0), a.host_link(&net1));
         assert!(a.host_link(&eth0).as_str().parse::<IfName>().is_ok());
+    }
+
+    #[test]
+    fn ordinals_are_the_number_at_the_end() {
+        assert_eq!(ordinal("web-12", "web"), Some(12));
+        for other in ["web", "web-", "web-x", "webb-1", "web--1"] {
+            assert_eq!(ordinal(other, "web"), None, "{other}");
+        }
     }
 }

@@ -6,13 +6,13 @@ use std::{
 };
 
 use clap::{ArgAction, Args, Command, FromArgMatches};
+use holdfast_controller::Settings;
 use holdfast_core::{
     collect::{Policy, Rests},
     election::Terms,
 };
 
 use super::{CommonArgs, Conf};
-use crate::controller::Settings;
 
 /// The controller's arguments.
 #[derive(Debug, Args)]

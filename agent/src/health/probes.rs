@@ -6,13 +6,15 @@ use std::{
     sync::Arc,
 };
 
+use holdfast_controller::Vitals;
+use holdfast_guard::Datapath;
+use holdfast_ipam::pools::Pools;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
 use super::{Check, Probes, check};
-use crate::{controller::Vitals, datapath::Datapath, pools::Pools};
 
 /// An agent: whether a pod that comes now would get its address and its guard.
 pub fn agent(pools: &Arc<Pools>, datapath: &Datapath, socket: &Path) -> Probes {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_agent::datapath::{EventKind, sandbox_ended};
+use holdfast_guard::{EventKind, sandbox_ended};
 use holdfast_tests::guarded::Node;
 
 use crate::latency::{line, listen, now};

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::Result;
 use holdfast_abi::Counter;
-use holdfast_agent::datapath::{Datapath, EventKind, Mode};
+use holdfast_core::guard_mode::GuardMode;
+use holdfast_guard::{Datapath, EventKind};
 use holdfast_tests::{
     frames,
     guarded::{Node, Pod, Reports, binding},
@@ -33,7 +34,7 @@ pub(crate) fn run() -> Result<()> {
     let pods = (0..PODS)
         .map(|number| {
             let pod = node.pod(&format!("pod{number}"))?;
-            node.guard(&guard, &pod, Mode::Enforce)?;
+            node.guard(&guard, &pod, GuardMode::Enforce)?;
             Ok(pod)
         })
         .collect::<Result<Vec<_>>>()?;
@@ -96,7 +97,7 @@ fn silent_agent(
 fn print(
     what: &str,
     guard: &Datapath,
-    before: &holdfast_agent::datapath::Counters,
+    before: &holdfast_guard::Counters,
     sent: u64,
     heard: u64,
     busy: Duration,

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use holdfast_abi::{Counter, RATE_LINK_BURST, RATE_WINDOW_NS};
-use holdfast_agent::datapath::{EventKind, GuardEvent, Mode};
+use holdfast_core::guard_mode::GuardMode;
+use holdfast_guard::{EventKind, GuardEvent};
 use holdfast_tests::{
     frames,
     guarded::{Node, Reports, binding, counted},
@@ -25,7 +26,7 @@ pub(crate) fn run() -> Result<()> {
     let (guard, reports) = node.open()?;
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
     let pod = node.pod("pod")?;
-    node.guard(&guard, &pod, Mode::Enforce)?;
+    node.guard(&guard, &pod, GuardMode::Enforce)?;
     let (mut seen, mut heard) = (Vec::new(), Vec::new());
     listen(reports, |next| {
         for number in 0..PACKETS {

@@ -15,8 +15,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::programs::{TcAttachType, tc::SchedClassifierLinkId};
-use holdfast_agent::datapath::{BindingEntry, Datapath, LinkInfo, Mode};
-use holdfast_core::id::{Generation, IfIndex, IfName};
+use holdfast_core::{
+    guard_mode::GuardMode,
+    id::{Generation, IfIndex, IfName},
+    mac::Mac,
+};
+use holdfast_guard::{BindingEntry, Datapath, LinkInfo};
 use holdfast_tests::{
     guarded::Node,
     netns::{Host, within},
@@ -146,7 +150,12 @@ impl Link {
                 })?
             }
             Attached::Guard => {
-                let info = LinkInfo { mac: self.mac, container_tag: 1, generation: Generation(1), mode: Mode::Enforce };
+                let info = LinkInfo {
+                    mac: Mac(self.mac),
+                    container_tag: 1,
+                    generation: Generation(1),
+                    mode: GuardMode::Enforce,
+                };
                 self.node.host.run(|| guard.attach_pod_link(self.index, &self.name, info))??;
                 for host in [2, 4] {
                     guard.bind(&BindingEntry {
@@ -154,7 +163,7 @@ impl Link {
                         address: Ipv4Addr::new(10, 7, 0, host).into(),
                         generation: Generation(1),
                         container_tag: 1,
-                        mac: self.mac,
+                        mac: Mac(self.mac),
                     })?;
                 }
                 guard.mark_stale(self.index, Ipv4Addr::new(10, 7, 0, 4).into())?;

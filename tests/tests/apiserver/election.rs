@@ -4,17 +4,20 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use holdfast_agent::config::ControllerArgs;
-use holdfast_agent::controller::Settings;
-use holdfast_agent::run;
+use holdfast_agent::{config::ControllerArgs, run};
 use holdfast_api::store::{Permit, StoreError};
+use holdfast_controller::Settings;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use crate::server::Server;
-use crate::world::{SOON, World, settings, wait};
+use crate::{
+    server::Server,
+    world::{SOON, World, settings, wait},
+};
 
 async fn leader(world: &World) -> Result<Option<String>> {
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), &world.name);

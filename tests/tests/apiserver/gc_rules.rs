@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use holdfast_agent::controller::Settings;
 use holdfast_api::endpoint::HolderState::{self, Bound, Reserved};
+use holdfast_controller::Settings;
 use holdfast_core::collect::{OnTimeout, Policy};
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Node};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
-use holdfast_api::claim::IPClaim;
-use holdfast_api::store::{Claimed, Finished, Store};
+use holdfast_api::{
+    claim::IPClaim,
+    store::{Claimed, Finished, Store},
+};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::server::Server;
-use crate::world::{SOON, World, settings, stays, wait, wait_slowly};
+use crate::{
+    server::Server,
+    world::{SOON, World, settings, stays, wait, wait_slowly},
+};
 
 const MANY: u16 = 2000;
 
@@ -71,7 +75,7 @@ async fn another_leader_finishes_what_a_dead_one_began() -> Result<()> {
     };
     wait("the leader to begin", SOON, begun).await?;
     drop(first);
-    let second = world.lead(holdfast_agent::controller::Settings { identity: "two".to_owned(), ..settings() });
+    let second = world.lead(holdfast_controller::Settings { identity: "two".to_owned(), ..settings() });
     world.make_node("dead-n").await?;
     let mut taken = HashSet::new();
     // What the first has freed, what it was about to free, and what it had not got to: freed twice, some would go again.

@@ -4,18 +4,21 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
-use holdfast_agent::config::ControllerArgs;
-use holdfast_agent::controller::Settings;
-use holdfast_agent::run;
+use holdfast_agent::{config::ControllerArgs, run};
 use holdfast_api::store::Store;
+use holdfast_controller::Settings;
 use http::StatusCode;
 use kube::api::ListParams;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use crate::delayed_client::Gate;
-use crate::server::Server;
-use crate::world::{SOON, World, settings, wait};
+use crate::{
+    delayed_client::Gate,
+    server::Server,
+    world::{SOON, World, settings, wait},
+};
 
 fn successor() -> Settings {
     Settings { identity: "two".to_owned(), ..settings() }

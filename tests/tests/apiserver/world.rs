@@ -6,30 +6,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use holdfast_agent::controller::{Controller, Settings, Vitals};
-use holdfast_agent::metrics::ControllerMetrics;
-use holdfast_api::claim::{ClaimState, IPClaim, POOL_LABEL};
-use holdfast_api::endpoint::{EndpointIp, EndpointStatus, Holder, HolderState, STATEFUL_SET, SpiderEndpoint};
-use holdfast_api::ippool::SpiderIPPool;
-use holdfast_api::store::{Claimed, Store};
-use holdfast_core::collect::{Policy, Rests};
-use holdfast_core::election::Terms;
-use holdfast_core::id::{Generation, PodName};
+use holdfast_api::{
+    claim::{ClaimState, IPClaim},
+    endpoint::{EndpointIp, EndpointStatus, Holder, HolderState, STATEFUL_SET, SpiderEndpoint},
+    ippool::SpiderIPPool,
+    labels::POOL_LABEL,
+    store::{Claimed, Store},
+};
+use holdfast_controller::{Controller, ControllerMetrics, Settings, Vitals};
+use holdfast_core::{
+    collect::{Policy, Rests},
+    election::Terms,
+    id::{Generation, PodName},
+};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{Namespace, Node, Pod},
+    events::v1::Event,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use tokio::sync::OwnedMutexGuard;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::{sync::OwnedMutexGuard, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::namespace::Going;
-use crate::server::Server;
+use crate::{namespace::Going, server::Server};
 
 /// How long anything may take that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

@@ -10,7 +10,8 @@ use aya::{
 use holdfast_abi::{
     Address, Binding, BindingKey, LAYOUT_VERSION, META_LAYOUT, Owner, STATE_CURRENT, STATE_STALE, v4_mapped,
 };
-use holdfast_agent::datapath::{BindingState, Datapath, DatapathError, EventKind, Mode};
+use holdfast_core::guard_mode::GuardMode;
+use holdfast_guard::{BindingState, Datapath, DatapathError, EventKind};
 use holdfast_tests::{
     frames,
     guarded::{Node, binding},
@@ -23,7 +24,7 @@ fn goes_on(node: &Node) -> Result<()> {
     let (guard, events) = node.open()?;
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
     let pod = node.pod("a")?;
-    node.guard(&guard, &pod, Mode::Enforce)?;
+    node.guard(&guard, &pod, GuardMode::Enforce)?;
     guard.bind(&binding(&pod, MINE, 1))?;
     let (bindings, links) = (guard.bindings()?, guard.links()?);
     let good = [frames::ipv4(pod.socket.mac(), MINE, "hello")];
@@ -38,7 +39,7 @@ fn goes_on(node: &Node) -> Result<()> {
     ensure!(events.wait()?.kind == EventKind::Foreign, "what was seen meanwhile is heard of now");
     node.passes(&pod, &good).context("with the next agent")?;
     node.stops(&pod, &bad).context("with the next agent")?;
-    node.guard(&guard, &pod, Mode::Enforce).context("attaching once more")?;
+    node.guard(&guard, &pod, GuardMode::Enforce).context("attaching once more")?;
     guard.unbind(pod.link, MINE.into())?;
     node.stops(&pod, &good).context("the next agent's maps are those of the programs")
 }
@@ -59,7 +60,7 @@ fn what_belongs_to_no_interface_is_removed_at_the_start() -> Result<()> {
     let (guard, events) = node.open()?;
     let (gone, stays) = (node.pod("gone")?, node.pod("stays")?);
     for pod in [&gone, &stays] {
-        node.guard(&guard, pod, Mode::Enforce)?;
+        node.guard(&guard, pod, GuardMode::Enforce)?;
         guard.bind(&binding(pod, MINE, 1))?;
     }
     drop((guard, events));
@@ -85,7 +86,7 @@ fn of_two_holders_the_older_one_is_fenced_at_the_start() -> Result<()> {
     let (mut guard, mut events) = node.open()?;
     let (old, new) = (node.pod("old")?, node.pod("new")?);
     for pod in [&old, &new] {
-        node.guard(&guard, pod, Mode::Enforce)?;
+        node.guard(&guard, pod, GuardMode::Enforce)?;
     }
     let address = v4_mapped(MINE.octets());
     // Generations of the two, which of them is written as the owner, and which one stays.
@@ -112,7 +113,7 @@ fn of_two_holders_the_older_one_is_fenced_at_the_start() -> Result<()> {
         ensure!(current.len() == 1 && current[0].entry.link == stays.link, "{generations:?}: {current:?}");
         let (owner, entry) = (owners.get(&address, 0)?, current[0].entry);
         ensure!((owner.link, owner.generation) == (stays.link.0, entry.generation.0), "{generations:?}: {owner:?}");
-        ensure!((owner.mac, owner.container_tag) == (entry.mac, stays.tag), "{generations:?}: {owner:?}");
+        ensure!((owner.mac, owner.container_tag) == (entry.mac.0, stays.tag), "{generations:?}: {owner:?}");
         let loser = if stays.link == old.link { &new } else { &old };
         node.stops(loser, &[frames::ipv4(loser.socket.mac(), MINE, "hello")])?;
         node.passes(stays, &[frames::ipv4(stays.socket.mac(), MINE, "hello")])?;
@@ -133,11 +134,11 @@ fn a_link_of_the_same_name_is_a_new_one() -> Result<()> {
     let (guard, _events) = node.open()?;
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
     let first = node.pod("a")?;
-    node.guard(&guard, &first, Mode::Enforce)?;
+    node.guard(&guard, &first, GuardMode::Enforce)?;
     node.host.ip("link del dev a")?;
     let second = node.pod("a")?;
     ensure!(first.link != second.link);
-    node.guard(&guard, &second, Mode::Enforce)?;
+    node.guard(&guard, &second, GuardMode::Enforce)?;
     node.stops(&second, &[frames::ipv4(second.socket.mac(), MINE, "hello")])?;
     // The first one's end is late; it must not take the second one's guard off.
     node.host.run(|| guard.detach_pod_link(first.link, &first.name))??;
@@ -173,7 +174,7 @@ fn a_link_without_its_interface_is_refused() -> Result<()> {
     let (guard, _events) = node.open()?;
     let pod = node.pod("a")?;
     node.host.ip("link del dev a")?;
-    let error = node.guard(&guard, &pod, Mode::Enforce).expect_err("no interface");
+    let error = node.guard(&guard, &pod, GuardMode::Enforce).expect_err("no interface");
     ensure!(error.chain().any(|cause| cause.to_string().contains("there is no interface a")), "{error:#}");
     ensure!(guard.links()?.is_empty());
     Ok(())

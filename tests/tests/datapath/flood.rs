@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use holdfast_abi::{Counter, RATE_LINK_BURST};
-use holdfast_agent::datapath::{EventKind, Mode};
+use holdfast_core::guard_mode::GuardMode;
+use holdfast_guard::EventKind;
 use holdfast_tests::{
     frames,
     guarded::{Node, binding},
@@ -44,7 +45,7 @@ fn a_neighbour_loses_nothing_and_nothing_goes_uncounted() -> Result<()> {
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
     let (pod, neighbour) = (node.pod("a")?, node.pod("b")?);
     for pod in [&pod, &neighbour] {
-        node.guard(&guard, pod, Mode::Enforce)?;
+        node.guard(&guard, pod, GuardMode::Enforce)?;
     }
     guard.bind(&binding(&neighbour, NEIGHBOURS, 1))?;
     node.lan.enlarge_buffer()?;

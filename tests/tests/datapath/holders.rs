@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use holdfast_abi::Counter;
-use holdfast_agent::datapath::{BindingState, EventKind, Mode};
-use holdfast_core::id::Generation;
+use holdfast_core::{guard_mode::GuardMode, id::Generation};
+use holdfast_guard::{BindingState, EventKind};
 use holdfast_tests::{
     frames,
     guarded::{Node, binding, counted},
@@ -28,7 +28,7 @@ fn the_older_holder_is_silent_from_the_first_packet() -> Result<()> {
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4), ("fd07::/64".parse()?, 6)])?;
     let (old, new) = (node.pod("old")?, node.pod("new")?);
     for pod in [&old, &new] {
-        node.guard(&guard, pod, Mode::Enforce)?;
+        node.guard(&guard, pod, GuardMode::Enforce)?;
     }
     let all = |mac| {
         [
@@ -54,7 +54,7 @@ fn the_older_holder_is_silent_from_the_first_packet() -> Result<()> {
     ensure!(seen.generation == Generation(1) && seen.container_tag == old.tag, "{seen:?}");
     let holder = seen.holder.context("a stale address has a holder")?;
     ensure!(
-        holder.generation == Generation(2) && holder.link == new.link && holder.mac == new.socket.mac(),
+        holder.generation == Generation(2) && holder.link == new.link && holder.mac.0 == new.socket.mac(),
         "{holder:?}"
     );
 
@@ -74,7 +74,7 @@ fn nothing_reaches_the_older_holder() -> Result<()> {
     let node = Node::new()?;
     let (guard, _events) = node.open()?;
     let pod = node.pod("old")?;
-    node.guard(&guard, &pod, Mode::Enforce)?;
+    node.guard(&guard, &pod, GuardMode::Enforce)?;
     guard.bind(&binding(&pod, ADDRESS, 1))?;
     let lan = node.lan.mac();
     // To the address, and a request for it.
@@ -102,7 +102,7 @@ fn an_unbound_address_is_foreign_and_a_detached_link_is_forgotten() -> Result<()
     let (guard, _events) = node.open()?;
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4)])?;
     let pod = node.pod("a")?;
-    node.guard(&guard, &pod, Mode::Enforce)?;
+    node.guard(&guard, &pod, GuardMode::Enforce)?;
     guard.bind(&binding(&pod, ADDRESS, 1))?;
     let frame = [frames::ipv4(pod.socket.mac(), ADDRESS, "hello")];
     node.passes(&pod, &frame)?;
@@ -127,7 +127,7 @@ fn a_lease_that_has_run_out_stops_the_address() -> Result<()> {
     let node = Node::new()?;
     let (guard, mut events) = node.open()?;
     let pod = node.pod("a")?;
-    node.guard(&guard, &pod, Mode::Enforce)?;
+    node.guard(&guard, &pod, GuardMode::Enforce)?;
     guard.bind(&binding(&pod, ADDRESS, 1))?;
     guard.lease(pod.link, ADDRESS.into(), Some(0))?;
     let frame = [frames::ipv4(pod.socket.mac(), ADDRESS, "hello")];

@@ -3,8 +3,12 @@
 use std::{fs::File, net::Ipv4Addr, os::fd::AsFd, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use holdfast_agent::datapath::{BindingEntry, Datapath, EventKind, LinkInfo, Mode};
-use holdfast_core::id::{Generation, IfIndex};
+use holdfast_core::{
+    guard_mode::GuardMode,
+    id::{Generation, IfIndex},
+    mac::Mac,
+};
+use holdfast_guard::{BindingEntry, Datapath, EventKind, LinkInfo};
 use holdfast_tests::{
     frames,
     guarded::{Node, Pod, forwards},
@@ -21,9 +25,9 @@ fn two_pods(node: &Node, guard: &Datapath) -> Result<([Pod; 2], [IfIndex; 2])> {
     for (number, pod) in pods.iter().enumerate() {
         let (netns, generation) = (File::open(pod.host.path())?, Generation(number as u64 + 1));
         let (mac, container_tag) = (pod.socket.mac(), pod.tag);
-        let info = LinkInfo { mac, container_tag, generation, mode: Mode::Enforce };
+        let info = LinkInfo { mac: Mac(mac), container_tag, generation, mode: GuardMode::Enforce };
         let link = guard.attach_inside(netns.as_fd(), &"eth0".parse()?, info)?;
-        guard.bind(&BindingEntry { link, address: ADDRESS.into(), generation, container_tag, mac })?;
+        guard.bind(&BindingEntry { link, address: ADDRESS.into(), generation, container_tag, mac: Mac(mac) })?;
         links[number] = link;
     }
     ensure!(links[0] != links[1], "both are called eth0, and are two links");

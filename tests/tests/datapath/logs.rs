@@ -6,7 +6,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_agent::datapath::{Config, Datapath, Mode};
+use holdfast_core::guard_mode::GuardMode;
+use holdfast_guard::{Config, Datapath};
 use holdfast_tests::{frames, guarded::Node};
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -39,7 +40,7 @@ fn a_frame_cut_short_is_in_the_debug_log() -> Result<()> {
     let config = Config { logs: true, ..node.config() };
     let (guard, _events) = node.host.run(|| Datapath::open(&config))??;
     let pod = node.pod("a")?;
-    node.guard(&guard, &pod, Mode::Enforce)?;
+    node.guard(&guard, &pod, GuardMode::Enforce)?;
     let logs = guard.logs()?.context("the log is on")?;
     ensure!(guard.logs()?.is_none(), "there is one reader");
     let frame = frames::ethernet(pod.socket.mac(), 0x0806, &[0; 10]);

@@ -9,8 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use holdfast_abi::Counter;
-use holdfast_agent::datapath::{BindingEntry, Datapath, EventKind, LinkInfo, Mode};
-use holdfast_core::id::{Generation, IfIndex};
+use holdfast_core::{
+    guard_mode::GuardMode,
+    id::{Generation, IfIndex},
+    mac,
+};
+use holdfast_guard::{BindingEntry, Datapath, EventKind, LinkInfo};
 use holdfast_tests::{
     frames::{self, Mac},
     guarded::{Node, counted},
@@ -40,7 +44,7 @@ impl Pod {
     fn bind(&self, guard: &Datapath, address: impl Into<IpAddr>, generation: u64) -> Result<()> {
         let (address, generation) = (address.into(), Generation(generation));
         let (link, mac, container_tag) = (self.link, self.socket.mac(), u64::from(self.link.0));
-        Ok(guard.bind(&BindingEntry { link, address, generation, container_tag, mac })?)
+        Ok(guard.bind(&BindingEntry { link, address, generation, container_tag, mac: mac::Mac(mac) })?)
     }
 }
 
@@ -76,7 +80,8 @@ impl Scene {
 
     fn attach(&self, guard: &Datapath, host: &Host, mac: Mac) -> Result<IfIndex> {
         let netns = File::open(host.path())?;
-        let info = LinkInfo { mac, container_tag: 1, generation: Generation(1), mode: Mode::Enforce };
+        let info =
+            LinkInfo { mac: mac::Mac(mac), container_tag: 1, generation: Generation(1), mode: GuardMode::Enforce };
         Ok(self.node.host.run(|| guard.attach_inside(netns.as_fd(), &"eth0".parse().expect("a name"), info))??)
     }
 
@@ -148,7 +153,7 @@ fn is_stopped_on_its_way(node: Node) -> Result<()> {
     }
     // Who lied is not certain, only that somebody did.
     let seen = events.wait()?;
-    ensure!(seen.kind == EventKind::Conflict && seen.dropped && seen.mac == mac, "{seen:?}");
+    ensure!(seen.kind == EventKind::Conflict && seen.dropped && seen.mac.0 == mac, "{seen:?}");
     ensure!(seen.link == scene.uplink || seen.link == neighbour.link, "{seen:?}");
     ensure!(seen.holder.is_some_and(|holder| holder.link == neighbour.link), "{seen:?}");
 

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use holdfast_abi::Counter;
-use holdfast_agent::datapath::Mode;
+use holdfast_core::guard_mode::GuardMode;
 use holdfast_tests::{
     frames::{self, Mac},
     guarded::{Node, binding, counted},
@@ -129,7 +129,7 @@ fn an_address_changes_hands(node: &Node) -> Result<()> {
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4), ("fd07::/64".parse()?, 6)])?;
     let (old, new) = (node.pod("old")?, node.pod("new")?);
     for pod in [&old, &new] {
-        node.guard(&guard, pod, Mode::Enforce)?;
+        node.guard(&guard, pod, GuardMode::Enforce)?;
     }
     for address in [IpAddr::from(ADDRESS), ADDRESS6.into()] {
         guard.bind(&binding(&old, address, 1))?;

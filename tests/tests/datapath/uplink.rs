@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 use holdfast_abi::Counter;
-use holdfast_agent::datapath::{EventKind, Mode, Via};
-use holdfast_core::id::IfIndex;
+use holdfast_core::{guard_mode::GuardMode, id::IfIndex};
+use holdfast_guard::{EventKind, Via};
 use holdfast_tests::{
     frames,
     guarded::{Node, binding, counted},
@@ -21,7 +21,7 @@ fn foreign_claims_are_reported_and_never_dropped() -> Result<()> {
     let node = Node::new()?;
     let (guard, mut events) = node.open()?;
     let pod = node.pod("a")?;
-    node.guard(&guard, &pod, Mode::Enforce)?;
+    node.guard(&guard, &pod, GuardMode::Enforce)?;
     for address in [IpAddr::from(ADDRESS), ADDRESS6.into()] {
         guard.bind(&binding(&pod, address, 3))?;
     }
@@ -40,9 +40,9 @@ fn foreign_claims_are_reported_and_never_dropped() -> Result<()> {
         node.lan.send(&frame)?;
         let seen = events.wait()?;
         ensure!((seen.kind, seen.via, seen.address) == (EventKind::Conflict, via, address), "{seen:?}");
-        ensure!(seen.link == uplink && seen.mac == lan && !seen.dropped, "{seen:?}");
+        ensure!(seen.link == uplink && seen.mac.0 == lan && !seen.dropped, "{seen:?}");
         ensure!(
-            seen.holder.is_some_and(|holder| holder.mac == pod.socket.mac() && holder.link == pod.link),
+            seen.holder.is_some_and(|holder| holder.mac.0 == pod.socket.mac() && holder.link == pod.link),
             "{seen:?}"
         );
         pod.socket.receive_until(|heard| *heard == frame)?;

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
 use holdfast_abi::Counter;
-use holdfast_agent::datapath::{Datapath, EventKind, Mode, Via};
+use holdfast_core::guard_mode::GuardMode;
+use holdfast_guard::{Datapath, EventKind, Via};
 use holdfast_tests::{
     frames::{self, Mac},
     guarded::{Node, Pod, Reports, binding, counted},
@@ -31,7 +32,7 @@ struct Scene {
     neighbour: Pod,
 }
 
-fn scene(node: Node, mode: Mode) -> Result<Scene> {
+fn scene(node: Node, mode: GuardMode) -> Result<Scene> {
     let (guard, events) = node.open()?;
     guard.set_pools(&[("10.7.0.0/16".parse()?, 4), ("fd07::/64".parse()?, 6)])?;
     let (pod, neighbour) = (node.pod("a")?, node.pod("b")?);
@@ -74,7 +75,7 @@ fn kinds(mac: Mac, v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<(&'static str, Via, Vec<u8
 }
 
 fn everything_with_its_own_address_passes(node: Node) -> Result<()> {
-    let scene = scene(node, Mode::Enforce)?;
+    let scene = scene(node, GuardMode::Enforce)?;
     for (what, _, frame) in kinds(scene.pod.socket.mac(), MINE, MINE6) {
         scene.node.passes(&scene.pod, &[frame]).with_context(|| what)?;
     }
@@ -84,7 +85,7 @@ fn everything_with_its_own_address_passes(node: Node) -> Result<()> {
 }
 
 fn nothing_with_a_neighbours_address_passes(node: Node) -> Result<()> {
-    let mut scene = scene(node, Mode::Enforce)?;
+    let mut scene = scene(node, GuardMode::Enforce)?;
     for (number, (what, via, frame)) in kinds(scene.pod.socket.mac(), NEIGHBOURS, NEIGHBOURS6).into_iter().enumerate() {
         scene.node.stops(&scene.pod, &[frame]).with_context(|| what)?;
         let dropped = counted(&scene.guard, Counter::DropForeign)?;
@@ -95,7 +96,7 @@ fn nothing_with_a_neighbours_address_passes(node: Node) -> Result<()> {
             ensure!((event.kind, event.via, event.dropped) == (EventKind::Foreign, via, true), "{what}: {event:?}");
             ensure!(event.link == scene.pod.link && event.container_tag == scene.pod.tag, "{what}: {event:?}");
             ensure!(event.address == IpAddr::from(NEIGHBOURS) && event.pool == 4, "{what}: {event:?}");
-            ensure!(event.mac == scene.pod.socket.mac(), "{what}: {event:?}");
+            ensure!(event.mac.0 == scene.pod.socket.mac(), "{what}: {event:?}");
             let holder = event.holder.with_context(|| format!("{what}: no holder in {event:?}"))?;
             ensure!(holder.link == scene.neighbour.link && holder.container_tag == scene.neighbour.tag, "{holder:?}");
         }
@@ -130,7 +131,7 @@ fn a_neighbours_addresses_are_dropped_and_reported_with_clsact() -> Result<()> {
 
 #[test]
 fn outside_every_pool_nothing_is_touched() -> Result<()> {
-    let scene = scene(Node::new()?, Mode::Enforce)?;
+    let scene = scene(Node::new()?, GuardMode::Enforce)?;
     let mac = scene.pod.socket.mac();
     for (what, _, frame) in kinds(mac, UNMANAGED, LINK_LOCAL) {
         scene.node.passes(&scene.pod, &[frame]).with_context(|| what)?;
@@ -143,21 +144,21 @@ fn outside_every_pool_nothing_is_touched() -> Result<()> {
 
 #[test]
 fn observed_pods_are_only_reported() -> Result<()> {
-    let mut scene = scene(Node::new()?, Mode::Observe)?;
+    let mut scene = scene(Node::new()?, GuardMode::Observe)?;
     let mac = scene.pod.socket.mac();
     scene.node.passes(&scene.pod, &[frames::ipv4(mac, NEIGHBOURS, "hello")])?;
     let seen = scene.events.wait()?;
     ensure!(seen.kind == EventKind::Foreign && !seen.dropped, "{seen:?}");
     scene.node.passes(&scene.pod, &[frames::ipv4(STRANGER, MINE, "hello")])?;
     let seen = scene.events.wait()?;
-    ensure!(seen.kind == EventKind::Mac && !seen.dropped && seen.mac == STRANGER, "{seen:?}");
+    ensure!(seen.kind == EventKind::Mac && !seen.dropped && seen.mac.0 == STRANGER, "{seen:?}");
     ensure!(counted(&scene.guard, Counter::PassObserved)? == 2);
     Ok(())
 }
 
 #[test]
 fn a_foreign_mac_is_dropped_and_reported() -> Result<()> {
-    let mut scene = scene(Node::new()?, Mode::Enforce)?;
+    let mut scene = scene(Node::new()?, GuardMode::Enforce)?;
     let (mac, neighbours) = (scene.pod.socket.mac(), scene.neighbour.socket.mac());
     let cases = [
         ("own address, foreign source MAC", frames::ipv4(STRANGER, MINE, "hello"), STRANGER),
@@ -170,14 +171,14 @@ fn a_foreign_mac_is_dropped_and_reported() -> Result<()> {
     for (what, frame, used) in cases {
         scene.node.stops(&scene.pod, &[frame]).with_context(|| what)?;
         let seen = scene.events.wait().with_context(|| what)?;
-        ensure!(seen.kind == EventKind::Mac && seen.dropped && seen.mac == used, "{what}: {seen:?}");
+        ensure!(seen.kind == EventKind::Mac && seen.dropped && seen.mac.0 == used, "{what}: {seen:?}");
     }
     Ok(())
 }
 
 #[test]
 fn a_foreign_mac_in_neighbour_discovery_is_dropped_and_reported() -> Result<()> {
-    let mut scene = scene(Node::new()?, Mode::Enforce)?;
+    let mut scene = scene(Node::new()?, GuardMode::Enforce)?;
     let mac = scene.pod.socket.mac();
     // No more than the rate limit lets through for one address.
     let cases = [
@@ -190,23 +191,23 @@ fn a_foreign_mac_in_neighbour_discovery_is_dropped_and_reported() -> Result<()> 
         scene.node.stops(&scene.pod, &[frame]).with_context(|| what)?;
         let seen = scene.events.wait().with_context(|| what)?;
         ensure!((seen.kind, seen.via, seen.dropped) == (EventKind::Mac, Via::Nd, true), "{what}: {seen:?}");
-        ensure!(seen.mac == STRANGER && seen.address == IpAddr::from(MINE6), "{what}: {seen:?}");
+        ensure!(seen.mac.0 == STRANGER && seen.address == IpAddr::from(MINE6), "{what}: {seen:?}");
     }
     Ok(())
 }
 
 #[test]
 fn a_mode_changes_without_attaching_again() -> Result<()> {
-    let scene = scene(Node::new()?, Mode::Enforce)?;
+    let scene = scene(Node::new()?, GuardMode::Enforce)?;
     let frame = frames::ipv4(scene.pod.socket.mac(), NEIGHBOURS, "hello");
     scene.node.stops(&scene.pod, std::slice::from_ref(&frame))?;
-    scene.node.guard(&scene.guard, &scene.pod, Mode::Observe)?;
+    scene.node.guard(&scene.guard, &scene.pod, GuardMode::Observe)?;
     scene.node.passes(&scene.pod, &[frame])
 }
 
 #[test]
 fn pools_come_and_go() -> Result<()> {
-    let scene = scene(Node::new()?, Mode::Enforce)?;
+    let scene = scene(Node::new()?, GuardMode::Enforce)?;
     let frame = frames::ipv4(scene.pod.socket.mac(), NEIGHBOURS, "hello");
     let pools = [("10.7.0.0/16".parse()?, 4), ("fd07::/64".parse()?, 6)];
     ensure!(scene.guard.set_pools(&pools)? == 0, "nothing changed");

@@ -10,8 +10,8 @@ mod uplinks;
 use std::path::Path;
 
 use anyhow::Result;
-use holdfast_agent::net::{LinkSpec, Network, PodAddress, PodNet};
 use holdfast_core::id::PodName;
+use holdfast_net::{LinkSpec, Network, PodAddress, PodNet};
 use holdfast_tests::netns::{Host, Lan};
 
 const V4: &str = "172.22.40.181";

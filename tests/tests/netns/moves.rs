@@ -3,7 +3,7 @@
 use std::{future::Future, net::IpAddr};
 
 use anyhow::Result;
-use holdfast_agent::net::{HostLink, PodLink};
+use holdfast_net::{HostLink, PodLink};
 use holdfast_tests::netns::Host;
 
 use crate::{V4, V6, assert_clean, lan, pod_net, ready_node, spec};

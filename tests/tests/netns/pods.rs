@@ -3,8 +3,8 @@
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use anyhow::Result;
-use holdfast_agent::net::{NetError, PodAddress, PodNet};
 use holdfast_core::id::{ContainerId, PodName};
+use holdfast_net::{NetError, PodAddress, PodNet};
 use holdfast_tests::netns::{Host, within};
 
 use crate::{V4, V6, assert_clean, lan, pod_net, spec};

@@ -6,7 +6,8 @@ use std::{
 };
 
 use anyhow::Result;
-use holdfast_agent::net::{LinkSpec, Mac, Network, PodAddress};
+use holdfast_core::mac::Mac;
+use holdfast_net::{LinkSpec, Network, PodAddress};
 use holdfast_tests::netns::Host;
 
 use crate::{V4, V6, lan, pod_net, spec};

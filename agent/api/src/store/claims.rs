@@ -10,7 +10,10 @@ use kube::{
 };
 
 use super::{ATTEMPTS, Store, StoreError};
-use crate::claim::{ClaimState, IPClaim, POOL_LABEL, label_value, name_of};
+use crate::{
+    claim::{ClaimState, IPClaim, name_of},
+    labels::{POOL_LABEL, label_value},
+};
 
 /// The outcome of asking for an address.
 #[derive(Debug)]

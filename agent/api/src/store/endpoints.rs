@@ -9,7 +9,7 @@ use kube::{
 };
 
 use super::{ATTEMPTS, Store, StoreError};
-use crate::{claim::label_value, endpoint::SpiderEndpoint};
+use crate::{endpoint::SpiderEndpoint, labels::label_value};
 
 impl Store {
     /// The endpoint of a pod.

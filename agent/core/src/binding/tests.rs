@@ -18,7 +18,7 @@ fn tag(name: &str) -> u64 {
 }
 
 fn party(name: &str) -> Party {
-    Party { tag: tag(name), mac: [2; 6] }
+    Party { tag: tag(name), mac: Mac([2; 6]) }
 }
 
 fn bind(link: IfIndex, name: &str, generation: u64) -> Event {

@@ -114,14 +114,6 @@ fn scaling_down_frees_the_ordinals_outside() {
 }
 
 #[test]
-fn ordinals_are_the_number_at_the_end() {
-    assert_eq!(ordinal("web-12", "web"), Some(12));
-    for other in ["web", "web-", "web-x", "webb-1", "web--1"] {
-        assert_eq!(ordinal(other, "web"), None, "{other}");
-    }
-}
-
-#[test]
 fn claims_rest_before_they_go() {
     let rests = Rests::default();
     let claim = |released, listed, seconds| {

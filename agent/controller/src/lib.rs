@@ -1,0 +1,307 @@
+//! The controller: collects what leaked and writes the pools' view.
+//!
+//! ```text
+//! lease ─▶ leader: who of the replicas works; the store writes for no other
+//! watches (pools, endpoints, claims, pods, StatefulSets, nodes) ─▶ caches, changes ─▶ one round at a time:
+//!   unclaimed   listed without a claim ─▶ look again ─▶ claim
+//!   endpoints   judge from the caches ─▶ judge again from live reads ─▶ unbind │ release
+//!   claims      unlisted for a while ─▶ mark; rest over ─▶ delete
+//!   views       claims × endpoints ─▶ each pool's status, where it differs
+//!   versions    filled in where a pool names none
+//!   finalizers  a pool stays until nothing of it is in use
+//! ```
+//!
+//! A round works on what changed and on what has come due. A full scan, now and then and with each new leader, works on
+//! everything, so what a lost event or a hand-made edit left wrong is mended.
+
+#![forbid(unsafe_code)]
+
+mod caches;
+mod changes;
+mod claims;
+mod conditions;
+mod defaults;
+mod endpoints;
+mod finalizers;
+mod import;
+mod index;
+mod leader;
+mod metrics;
+mod report;
+mod round;
+mod timers;
+mod unclaimed;
+mod view;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use holdfast_api::store::{Leases, Permit, Store, StoreError};
+use holdfast_core::{
+    collect::{Policy, Rests, Sightings},
+    election::Terms,
+    id::PodName,
+};
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use caches::Caches;
+use endpoints::Vacancy;
+use index::Index;
+use leader::Candidate;
+pub use leader::Leadership;
+pub use metrics::ControllerMetrics;
+use report::Report;
+use timers::{Due, Timers};
+use unclaimed::Unclaimed;
+
+/// Changes that come together are handled together.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Objects that are collected at the same time. Enough to keep an API server busy, few enough to leave it to others.
+const CONCURRENCY: usize = 16;
+/// How many endpoints and claims one round collects: views are written in between.
+const BATCH: usize = 256;
+/// How soon a write that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What an operator decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether anything is collected at all; views and finalizers are looked after either way.
+    pub collect: bool,
+    /// How long things rest.
+    pub rests: Rests,
+    /// What becomes of pods that should be gone and are not.
+    pub policy: Policy,
+    /// Whether the pods of StatefulSets keep their addresses.
+    pub stateful_set: bool,
+    /// How long until everything is looked at again.
+    pub full_scan: Duration,
+    /// This replica's name in the election, like no other's.
+    pub identity: String,
+    /// The namespace of the lease.
+    pub namespace: String,
+    /// The times of the election.
+    pub terms: Terms,
+}
+
+/// The name of the lease.
+const LEASE: &str = "holdfast-controller";
+
+/// The controller.
+pub struct Controller {
+    store: Store,
+    caches: Caches,
+    settings: Settings,
+    metrics: ControllerMetrics,
+    report: Report,
+    state: State,
+    /// What has to be tried again.
+    failed: Mutex<Vec<Due>>,
+    candidate: Option<Candidate>,
+    vitals: Arc<Vitals>,
+    started: Instant,
+}
+
+/// What a leader knows beyond the caches. A new leader starts anew.
+#[derive(Default)]
+struct State {
+    index: Index,
+    timers: Timers,
+    /// Pools whose addresses in use are not all known yet, and until when to wait before the next try but one.
+    held_back: HashSet<String>,
+    import_pause: Duration,
+    unclaimed: Sightings<PodName, Unclaimed>,
+    claims_seen: Sightings<String, (Option<String>, Option<String>, bool, bool)>,
+    vacancies: Sightings<PodName, Vacancy>,
+    terminating: Sightings<PodName, String>,
+    finished: Sightings<PodName, String>,
+    lost_nodes: Sightings<String, ()>,
+    ready_nodes: HashMap<String, bool>,
+    /// The generation of each pool's spec.
+    pools: HashMap<String, Option<i64>>,
+    next_write: HashMap<String, Duration>,
+}
+
+impl State {
+    /// What was known of an endpoint that is gone.
+    fn forget_endpoint(&mut self, name: &PodName) {
+        self.vacancies.forget(name);
+        self.terminating.forget(name);
+        self.finished.forget(name);
+        self.unclaimed.forget(name);
+    }
+}
+
+/// How long a round may take without getting anything done. Each request ends within less.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// What the health endpoints tell.
+pub struct Vitals {
+    synced: watch::Sender<bool>,
+    leadership: watch::Receiver<Leadership>,
+    duration: Duration,
+    /// By when the next sign of life is due; none while another leads.
+    due: Mutex<Option<Instant>>,
+}
+
+impl Vitals {
+    /// Whether every cache has been filled.
+    pub fn synced(&self) -> Result<(), String> {
+        if *self.synced.borrow() { Ok(()) } else { Err("the watches have not listed everything yet".to_owned()) }
+    }
+
+    /// Whether the leader's work gets on.
+    pub fn gets_on(&self) -> Result<(), String> {
+        let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        match due.map(|due| due.elapsed()) {
+            Some(late) if !late.is_zero() => Err(format!("a round has made no progress for {:?}", STALLED + late)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Something was done.
+    fn progress(&self) {
+        self.rests(Duration::ZERO);
+    }
+
+    /// There is nothing to do for this long.
+    fn rests(&self, pause: Duration) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause + STALLED);
+    }
+
+    /// Nothing is expected from here on.
+    fn waits(&self) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether it is known who leads.
+    pub fn leader_known(&self) -> Result<(), String> {
+        let leadership = self.leadership.borrow();
+        let fresh = leadership.looked.elapsed() < self.duration;
+        match leadership.holder {
+            Some(_) if fresh => Ok(()),
+            Some(_) => Err(format!("the lease was not read for {:?}", leadership.looked.elapsed())),
+            None => Err("nobody holds the lease yet".to_owned()),
+        }
+    }
+}
+
+impl Controller {
+    /// A controller behind `store`, whose watches start now through `watches`.
+    pub fn start(
+        store: Store,
+        watches: &Client,
+        settings: Settings,
+        metrics: ControllerMetrics,
+        tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
+    ) -> Self {
+        let caches = Caches::start(watches, tasks);
+        let permit = Permit::none();
+        let report = Report::start(store.client(), &settings.identity, permit.clone(), metrics.clone(), tasks);
+        let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
+        let candidate = Candidate::new(leases, &settings.identity, settings.terms, permit.clone());
+        let vitals = Vitals {
+            synced: watch::Sender::new(false),
+            leadership: candidate.leadership(),
+            duration: settings.terms.duration,
+            due: Mutex::default(),
+        };
+        Self {
+            store: store.with_permit(permit),
+            caches,
+            settings,
+            metrics,
+            report,
+            state: State::default(),
+            failed: Mutex::default(),
+            candidate: Some(candidate),
+            vitals: Arc::new(vitals),
+            started: Instant::now(),
+        }
+    }
+
+    /// What the health endpoints tell.
+    pub fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
+    }
+
+    /// Works whenever it leads, until `stop`; then gives the lease back.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            synced = self.caches.synced() => synced?,
+        }
+        self.vitals.synced.send_replace(true);
+        tracing::info!(identity = self.settings.identity, "the caches are filled; standing for election");
+        let Some(candidate) = self.candidate.take() else { return Ok(()) };
+        let mut leadership = candidate.leadership();
+        let gone = CancellationToken::new();
+        let standing = AbortOnDropHandle::new(tokio::spawn(candidate.stand(gone.clone())));
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                led = leadership.wait_for(Leadership::leads) => drop(led?),
+            }
+            self.metrics.leads(true);
+            self.vitals.progress();
+            let mut watched = leadership.clone();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                over = watched.wait_for(|state| !state.leads()) => drop(over?),
+                () = self.lead() => {}
+            }
+            self.metrics.leads(false);
+            self.vitals.waits();
+            // Nobody takes changes from here on; a new leader looks at everything anyway.
+            self.caches.changes().add_everything();
+        }
+        // Nothing of ours is under way any more: another may start.
+        gone.cancel();
+        standing.await?;
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// A write to a pool failed. That somebody else's came first is no failure.
+    fn pool_failed(&self, pool: &str, error: &StoreError, what: &str) {
+        if error.is_conflict() {
+            tracing::debug!(pool, %error, "{what}");
+        } else {
+            tracing::warn!(pool, %error, "{what}; trying again");
+        }
+        self.again_soon(Due::Pool(pool.to_owned()));
+    }
+
+    /// What failed is looked at again soon.
+    fn again_soon(&self, due: Due) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_stands_still_shows() {
+        let lately = Instant::now();
+        let (_, leadership) = watch::channel(Leadership { until: None, holder: None, looked: lately });
+        let (synced, duration) = (watch::Sender::new(true), Duration::from_secs(6));
+        let vitals = Vitals { synced, leadership, duration, due: Mutex::default() };
+        assert_eq!(vitals.gets_on(), Ok(()), "another leads");
+        vitals.progress();
+        assert_eq!(vitals.gets_on(), Ok(()));
+        *vitals.due.lock().unwrap() = lately.checked_sub(Duration::from_secs(1));
+        assert!(vitals.gets_on().unwrap_err().contains("61"), "{:?}", vitals.gets_on());
+        vitals.waits();
+        assert_eq!(vitals.gets_on(), Ok(()));
+    }
+}

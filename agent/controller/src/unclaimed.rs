@@ -1,0 +1,156 @@
+//! Addresses that an endpoint lists and whose claim is not the endpoint's: somebody deleted it, an older backup was
+//! restored, or another IPAM still gives out addresses. Without its claim a living pod's address would be given to the
+//! next one. Two looks, the second live; then the claim is created. Where another endpoint has it, that is told.
+
+use std::{net::IpAddr, time::Duration};
+
+use futures::{StreamExt, stream};
+use holdfast_api::{
+    claim::{NO_POOL, name_of},
+    endpoint::SpiderEndpoint,
+    store::StoreError,
+};
+use holdfast_core::{collect::Reason, id::PodName};
+use kube::{Resource, ResourceExt};
+
+use super::{CONCURRENCY, Controller, Due};
+
+/// How long it has to be so: the watch of the endpoints may be ahead of the claims'.
+const REST: Duration = Duration::from_millis(500);
+
+/// What an endpoint lists without a claim of its own: each address, and who else claims it.
+pub(super) type Unclaimed = Vec<(IpAddr, Option<PodName>)>;
+
+impl Controller {
+    /// The first look, at the caches. Answers the addresses whose time has come.
+    pub(super) fn unclaimed(&mut self, name: &PodName, now: Duration) -> Option<(PodName, Vec<IpAddr>)> {
+        let unclaimed = self.unclaimed_now(name);
+        if unclaimed.is_empty() {
+            self.state.unclaimed.forget(name);
+            return None;
+        }
+        let addresses = unclaimed.iter().map(|(address, _)| *address).collect();
+        match REST.checked_sub(self.state.unclaimed.seen_for(name.clone(), unclaimed, now)) {
+            Some(left) if !left.is_zero() => {
+                self.state.timers.set(now + left, Due::Endpoint(name.clone()));
+                None
+            }
+            _ => Some((name.clone(), addresses)),
+        }
+    }
+
+    fn unclaimed_now(&self, name: &PodName) -> Unclaimed {
+        // One that nobody has a right to any more is collected, with what it lists.
+        let kept = |endpoint: &SpiderEndpoint| self.caches.pod(name).is_some() || endpoint.record().is_sticky();
+        let Some(endpoint) = self.caches.endpoint(name).filter(|endpoint| kept(endpoint)) else { return Vec::new() };
+        let owner = |address| self.state.index.claim(&name_of(address)).map(|claim| claim.endpoint.clone());
+        let mut unclaimed = Vec::new();
+        for address in endpoint.addresses() {
+            match owner(address) {
+                Some(Some(owner)) if owner == *name => {}
+                other => unclaimed.push((address, other.flatten())),
+            }
+        }
+        unclaimed
+    }
+
+    /// The second look, and what follows from it.
+    pub(super) async fn claim_unclaimed(&self, unclaimed: Vec<(PodName, Vec<IpAddr>)>) {
+        stream::iter(unclaimed)
+            .for_each_concurrent(CONCURRENCY, |(name, addresses)| async move {
+                if let Err(error) = self.claim_again(&name, &addresses).await {
+                    self.report.not_claimed(&name, &error);
+                    self.again_soon(Due::Endpoint(name));
+                }
+                self.vitals.progress();
+            })
+            .await;
+    }
+
+    async fn claim_again(&self, name: &PodName, addresses: &[IpAddr]) -> Result<(), StoreError> {
+        let Some(endpoint) = self.store.endpoint(name).await? else { return Ok(()) };
+        for (address, pool) in self.listed(&endpoint) {
+            if addresses.contains(&address) {
+                self.claim_listed(&endpoint, address, &pool, Reason::ClaimMissing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims an address for the endpoint that lists it, unless it has it already. Answers whether that was to do.
+    pub(super) async fn claim_listed(
+        &self,
+        endpoint: &SpiderEndpoint,
+        address: IpAddr,
+        pool: &str,
+        reason: Reason,
+    ) -> Result<bool, StoreError> {
+        let name = endpoint.pod();
+        match self.store.create_claim(address, pool, &name).await {
+            Ok(()) => {
+                self.report.claimed(&name, endpoint.object_ref(&()), reason, address);
+                return Ok(true);
+            }
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error),
+        }
+        // A mark on its own is taken back where marked claims are looked after.
+        let theirs = self.store.claim(address).await?.filter(|claim| !claim.belongs_to(&name));
+        if let Some(claim) = theirs
+            && self.store.endpoint(&name).await?.is_some_and(|endpoint| endpoint.lists(address))
+        {
+            self.report.taken(&name, endpoint.object_ref(&()), address, &claim.spec.endpoint);
+        }
+        Ok(false)
+    }
+
+    /// The addresses that an endpoint lists, with their pools.
+    pub(super) fn listed(&self, endpoint: &SpiderEndpoint) -> Vec<(IpAddr, String)> {
+        let listed = named(endpoint).into_iter();
+        listed.map(|(address, pool)| (address, pool.unwrap_or_else(|| self.pool_of(address)))).collect()
+    }
+
+    /// The pool that gives an address out, for records that name none.
+    fn pool_of(&self, address: IpAddr) -> String {
+        let pools = self.caches.pools.state();
+        let gives = pools.iter().filter(|pool| {
+            let parsed = pool.spec.parse();
+            parsed.is_ok_and(|pool| pool.addresses.contains(address))
+        });
+        gives.map(|pool| pool.name_any()).min().unwrap_or_else(|| NO_POOL.to_owned())
+    }
+}
+
+/// The addresses that an endpoint lists, with the pools that it names.
+fn named(endpoint: &SpiderEndpoint) -> Vec<(IpAddr, Option<String>)> {
+    let record = endpoint.record();
+    let mut named = Vec::new();
+    for ip in &record.current.ips {
+        for net in ip.networks() {
+            let pool = if net.addr().is_ipv4() { &ip.ipv4_pool } else { &ip.ipv6_pool };
+            named.push((net.addr(), pool.clone().filter(|pool| !pool.is_empty())));
+        }
+    }
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn spiderpools_endpoints_are_read() {
+        let endpoint: SpiderEndpoint = serde_json::from_value(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderEndpoint", "metadata": {"name": "web-0"},
+            "status": {"current": {"uid": "u", "node": "n", "ips": [{
+                "interface": "eth0", "ipv4": "10.0.0.1/24", "ipv4Pool": "a", "ipv6": "fd00::1/64", "ipv6Pool": "",
+                "vlan": 0, "cleanGateway": false
+            }]}, "ownerControllerType": "StatefulSet", "ownerControllerName": "web"}
+        }))
+        .unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(named(&endpoint), [(ip("10.0.0.1"), Some("a".to_owned())), (ip("fd00::1"), None)]);
+    }
+}

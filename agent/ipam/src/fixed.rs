@@ -1,0 +1,67 @@
+//! Addresses that a StatefulSet's author fixed for its ordinals.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use holdfast_api::{annotations::STATIC_IPS, owner::Owner};
+use holdfast_core::id::{PodName, ordinal};
+
+use crate::choice::ChoiceError;
+
+/// The addresses that are fixed for `pod`. Empty where nothing is; an ordinal that the annotation leaves out is a mistake:
+/// whoever fixes addresses wants no others.
+pub fn addresses(
+    annotations: &BTreeMap<String, String>,
+    pod: &PodName,
+    owner: &Owner,
+) -> Result<Vec<IpAddr>, ChoiceError> {
+    let Some(text) = annotations.get(STATIC_IPS) else { return Ok(Vec::new()) };
+    let wrong = |why: String| ChoiceError::Malformed {
+        annotation: STATIC_IPS,
+        expected: r#"an object like {"0":["10.0.0.10"],"1":["10.0.0.11"]}"#,
+        why,
+    };
+    let by_ordinal: HashMap<String, Vec<String>> =
+        serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let ordinal = ordinal(&pod.name, &owner.name).filter(|_| owner.is_stateful_set());
+    let ordinal = ordinal.ok_or_else(|| wrong("only the pods of a StatefulSet have ordinals".to_owned()))?;
+    let listed = by_ordinal.get(&ordinal.to_string());
+    let listed = listed.ok_or_else(|| wrong(format!("it has no entry for ordinal {ordinal}")))?;
+    let parse = |text: &String| text.parse().map_err(|_| wrong(format!("{text:?} is no address")));
+    listed.iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(text: &str, kind: &str) -> Result<Vec<IpAddr>, String> {
+        let annotations = [(STATIC_IPS.to_owned(), text.to_owned())].into();
+        let owner = Owner { kind: kind.to_owned(), name: "web".to_owned(), uid: None };
+        addresses(&annotations, &PodName::new("d", "web-1"), &owner).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_ordinal_has_its_addresses() {
+        let text = r#"{"0":["10.0.0.10"],"1":["10.0.0.11","fd00::11"]}"#;
+        let expected: [IpAddr; 2] = ["10.0.0.11".parse().unwrap(), "fd00::11".parse().unwrap()];
+        assert_eq!(ask(text, "StatefulSet").unwrap(), expected);
+        let owner = Owner { kind: "StatefulSet".to_owned(), name: "web".to_owned(), uid: None };
+        assert_eq!(addresses(&BTreeMap::new(), &PodName::new("d", "web-1"), &owner), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, kind, word) in [
+            (r#"{"0":["10.0.0.10"]}"#, "StatefulSet", "no entry for ordinal 1"),
+            (r#"{"1":["10.0.0"]}"#, "StatefulSet", "\"10.0.0\" is no address"),
+            (r#"{"1":["10.0.0.1"]}"#, "Deployment", "only the pods of a StatefulSet"),
+            ("[]", "StatefulSet", STATIC_IPS),
+        ] {
+            let error = ask(text, kind).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

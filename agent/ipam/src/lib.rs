@@ -1,0 +1,350 @@
+//! Who holds which address: ADD and DEL as the API server sees them, without any interface.
+//!
+//! ```text
+//! bind    live pod, namespace, endpoint ─▶ choice of pools ─▶ keep or take addresses ─▶ write endpoint ─▶ confirm claims
+//! unbind  endpoint of this container?   ─▶ sticky: reserve │ other: delete ─▶ mark claims
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod allocation;
+pub mod choice;
+mod error;
+pub mod fixed;
+mod metrics;
+mod plan;
+pub mod pools;
+mod records;
+
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
+
+use holdfast_api::{
+    endpoint::{EndpointIp, HolderState, SpiderEndpoint},
+    store::{Confirmed, Store, StoreError},
+};
+use holdfast_cni::NetConf;
+use holdfast_core::{
+    guard_mode::GuardMode,
+    id::{ContainerId, Generation, IfName, PodName},
+    pool::Family,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+
+use allocation::{Recent, Seeker};
+pub use error::IpamError;
+pub use metrics::AllocationMetrics;
+use plan::Plan;
+use pools::Pools;
+pub use records::{PodRecord, SANDBOX_DIED, Whereabouts};
+
+/// How often an ADD starts over when others change what it read.
+const ATTEMPTS: usize = 5;
+
+/// What an ADD asks for.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The pod.
+    pub pod: PodName,
+    /// Its UID, where the runtime tells it.
+    pub uid: Option<String>,
+    /// The sandbox.
+    pub container: ContainerId,
+    /// The interface in it.
+    pub interface: IfName,
+    /// The CNI configuration.
+    pub conf: &'a NetConf,
+}
+
+/// What an ADD got.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bound {
+    /// The addresses and what goes with them, as the endpoint has them.
+    pub ip: EndpointIp,
+    /// The holder's generation.
+    pub generation: Generation,
+    /// What the pod wants done with packets whose address is not its own, where it says so.
+    pub mode: Option<GuardMode>,
+    /// Addresses that the endpoint listed before and does not list now. To be released once the new ones work.
+    pub displaced: Vec<IpAddr>,
+}
+
+/// What a DEL takes out of the records.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaving<'a> {
+    /// The pod.
+    pub pod: &'a PodName,
+    /// The sandbox.
+    pub container: &'a ContainerId,
+    /// The interface in it.
+    pub interface: &'a IfName,
+    /// Whether the sandbox has other interfaces that stay: then it goes on holding what its pod keeps.
+    pub others_stay: bool,
+    /// Why, for the history.
+    pub reason: &'a str,
+}
+
+/// What a DEL did to the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unbound {
+    /// The container holds nothing: it is unknown, or another holds its addresses by now.
+    Nothing,
+    /// The addresses wait for the pod.
+    Reserved,
+    /// The pod's addresses are no longer listed; their claims are still to be marked.
+    Released(Vec<IpAddr>),
+}
+
+/// Binds containers to addresses through the API server.
+#[derive(Clone)]
+pub struct Ipam {
+    store: Store,
+    pools: Arc<Pools>,
+    settings: Arc<Settings>,
+    metrics: AllocationMetrics,
+    recent: Arc<Recent>,
+}
+
+/// What an operator decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// This node's name.
+    pub node: String,
+    /// The families that pods get.
+    pub families: Vec<Family>,
+    /// Whether the pods of StatefulSets keep their addresses.
+    pub stateful_set: bool,
+}
+
+/// What the tries of one ADD have come to so far.
+#[derive(Debug, Default)]
+struct Pass {
+    /// Addresses that the endpoint listed at any time.
+    listed: HashSet<IpAddr>,
+    /// Those that turned out to be another endpoint's.
+    lost: HashSet<IpAddr>,
+    /// Whether the endpoint may have been written.
+    wrote: bool,
+}
+
+impl Ipam {
+    /// Allocation from `pools` through `store`.
+    pub fn new(store: Store, pools: Arc<Pools>, settings: Settings, metrics: AllocationMetrics) -> Self {
+        Self { store, pools, settings: Arc::new(settings), metrics, recent: Arc::default() }
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &str {
+        &self.settings.node
+    }
+
+    /// Gives the container its addresses: those that its pod keeps, or free ones.
+    pub async fn bind(&self, request: &Request<'_>) -> Result<Bound, IpamError> {
+        let started = Instant::now();
+        let outcome = self.try_bind(request).await;
+        self.metrics.allocated(&outcome, started.elapsed());
+        outcome
+    }
+
+    async fn try_bind(&self, request: &Request<'_>) -> Result<Bound, IpamError> {
+        let (pod, namespace, before) = tokio::try_join!(
+            self.store.pod(&request.pod),
+            self.store.namespace(&request.pod.namespace),
+            self.store.endpoint(&request.pod),
+        )?;
+        let pod = self.admit(request, pod)?;
+        let plan = self.plan(request, &pod, namespace).await?;
+        let mut pass = Pass::default();
+        let outcome = self.until_bound(&plan, before, &mut pass).await;
+        if outcome.is_err() && pass.wrote {
+            self.take_back(request, &pass.lost).await;
+        }
+        outcome
+    }
+
+    async fn until_bound(
+        &self,
+        plan: &Plan<'_>,
+        mut before: Option<SpiderEndpoint>,
+        pass: &mut Pass,
+    ) -> Result<Bound, IpamError> {
+        for _ in 0..ATTEMPTS {
+            pass.listed.extend(before.iter().flat_map(SpiderEndpoint::addresses));
+            match self.attempt(plan, before.as_ref(), pass).await {
+                Ok(Some(bound)) => return Ok(bound),
+                Ok(None) => {}
+                Err(IpamError::Store(error)) if error.is_conflict() => self.metrics.allocation_conflict(),
+                Err(error) => return Err(error),
+            }
+            before = self.store.endpoint(&plan.request.pod).await?;
+        }
+        Err(IpamError::Contended(plan.request.pod.clone()))
+    }
+
+    /// An ADD that failed after it had written: the record must not name a container that never got its addresses, nor
+    /// list addresses that are another's.
+    async fn take_back(&self, request: &Request<'_>, lost: &HashSet<IpAddr>) {
+        let pod = &request.pod;
+        let dropped = self.store.edit_endpoint(pod, |endpoint| endpoint.drop_addresses(lost)).await;
+        let (container, interface) = (&request.container, &request.interface);
+        let leaving = Leaving { pod, container, interface, others_stay: false, reason: "AddFailed" };
+        let outcome = self.try_unbind(&leaving).await;
+        match (dropped, outcome) {
+            (Ok(_), Ok(Unbound::Released(addresses))) => self.release(pod, &addresses).await,
+            (Ok(_), Ok(_)) => {}
+            (Err(error), _) => tracing::warn!(%pod, %error, "the record of a failed ADD still lists lost addresses"),
+            (_, Err(error)) => tracing::warn!(%pod, %error, "the record of a failed ADD was not taken back"),
+        }
+    }
+
+    /// Only the API server's current pod of that name, on this node, gets an address.
+    fn admit(&self, request: &Request<'_>, pod: Option<Pod>) -> Result<Pod, IpamError> {
+        let pod = pod.ok_or_else(|| IpamError::NoPod(request.pod.clone()))?;
+        let current = pod.metadata.uid.clone().unwrap_or_default();
+        if let Some(asked) = request.uid.clone().filter(|asked| *asked != current) {
+            return Err(IpamError::StalePod { pod: request.pod.clone(), asked, current });
+        }
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        if node != self.settings.node {
+            let here = self.settings.node.clone();
+            return Err(IpamError::OtherNode { pod: request.pod.clone(), node, here });
+        }
+        Ok(pod)
+    }
+
+    async fn plan<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        pod: &'a Pod,
+        namespace: Option<Namespace>,
+    ) -> Result<Plan<'a>, IpamError> {
+        let plan = Plan::new(&self.settings, request, pod, namespace)?;
+        // A pool made a moment ago may not have reached the watch yet.
+        if plan.names_unknown_pools(&self.pools) {
+            let (pools, reserved) = tokio::try_join!(self.store.pools(), self.store.reserved())?;
+            self.pools.replace(pools, &reserved);
+        }
+        if !self.pools.any_by_node_labels() {
+            return Ok(plan);
+        }
+        let node = self.store.node(&self.settings.node).await?;
+        Ok(plan.with_node_labels(node.and_then(|node| node.metadata.labels).unwrap_or_default()))
+    }
+
+    /// One pass of the protocol. None: what was read is out of date, start over.
+    async fn attempt(
+        &self,
+        plan: &Plan<'_>,
+        before: Option<&SpiderEndpoint>,
+        pass: &mut Pass,
+    ) -> Result<Option<Bound>, IpamError> {
+        let kept = plan.keep(before, &pass.lost);
+        let missing = plan.families().filter(|family| !kept.iter().any(|kept| kept.is(*family))).collect();
+        let taken = Seeker::new(self, plan, before).each(missing).await?;
+        if kept.is_empty() && taken.is_empty() {
+            let request = plan.request;
+            return Err(IpamError::NoDefault { pod: request.pod.clone(), interface: request.interface.clone() });
+        }
+        let next = plan.endpoint(before, &kept, &taken, &self.pools, Timestamp::now());
+        let unchanged = before == Some(&next);
+        // From here on it may have been written, even where no answer comes.
+        pass.wrote |= !unchanged;
+        let write = async { if unchanged { Ok(next.clone()) } else { self.store.write_endpoint(&next).await } };
+        let pod = &plan.request.pod;
+        let confirm_kept =
+            futures::future::try_join_all(kept.iter().map(|kept| self.store.confirm(kept.address(), pod)));
+        let (written, confirmed) = tokio::join!(write, confirm_kept);
+        let (written, mut confirmed) = (written?, confirmed?);
+        // What was taken is confirmed only now: the endpoint lists it from here on, so nobody takes it away any more.
+        let taken_too = taken.iter().map(|taken| self.store.confirm(taken.address(), pod));
+        confirmed.extend(futures::future::try_join_all(taken_too).await?);
+        for (assigned, confirmed) in kept.iter().chain(&taken).zip(confirmed) {
+            let ours = match confirmed {
+                Confirmed::Held => true,
+                Confirmed::Gone => self.create_again(assigned, pod).await?,
+                Confirmed::Lost(_) => false,
+            };
+            if !ours {
+                tracing::warn!(pod = %pod, address = %assigned.address(), "the address belongs to another endpoint by now; choosing a new one");
+                pass.lost.insert(assigned.address());
+            }
+        }
+        let all_ours = next.addresses().iter().all(|address| !pass.lost.contains(address));
+        Ok(all_ours.then(|| plan.bound(&pass.listed, &written)))
+    }
+
+    /// The claim of a listed address went. Creating it again decides whether the address is still ours.
+    async fn create_again(&self, assigned: &plan::Assigned, pod: &PodName) -> Result<bool, IpamError> {
+        match self.store.create_claim(assigned.address(), &assigned.pool, pod).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes an interface of the container out of the records, if it is the container that they name. A late DEL changes
+    /// nothing.
+    pub async fn unbind(&self, leaving: &Leaving<'_>) -> Result<Unbound, IpamError> {
+        let started = Instant::now();
+        let outcome = self.try_unbind(leaving).await;
+        self.metrics.released(&outcome, started.elapsed());
+        outcome
+    }
+
+    async fn try_unbind(&self, leaving: &Leaving<'_>) -> Result<Unbound, IpamError> {
+        let Leaving { pod, container, interface, reason, others_stay } = *leaving;
+        for _ in 0..ATTEMPTS {
+            let Some(mut endpoint) = self.store.endpoint(pod).await? else { return Ok(Unbound::Nothing) };
+            let Some(status) = endpoint.status.as_mut() else { return Ok(Unbound::Nothing) };
+            if status.current.container_id.as_ref() != Some(container) {
+                return Ok(Unbound::Nothing);
+            }
+            let sticky = status.is_sticky() && self.settings.stateful_set;
+            if sticky && others_stay {
+                return Ok(Unbound::Nothing);
+            }
+            let outcome = if sticky {
+                status.end_holder(Timestamp::now(), reason);
+                status.current.state = HolderState::Reserved;
+                self.store.write_endpoint(&endpoint).await.map(|_| Some(Unbound::Reserved))
+            } else {
+                self.drop_interface(endpoint, interface).await
+            };
+            match outcome {
+                Ok(Some(unbound)) => return Ok(unbound),
+                Ok(None) => {}
+                Err(error) if error.is_conflict() => self.metrics.release_conflict(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(IpamError::Contended(pod.clone()))
+    }
+
+    /// The interface's addresses go; with the last interface, the endpoint does. None: it changed since it was read.
+    async fn drop_interface(
+        &self,
+        mut endpoint: SpiderEndpoint,
+        interface: &IfName,
+    ) -> Result<Option<Unbound>, StoreError> {
+        let all = endpoint.addresses();
+        let ips = endpoint.status.as_mut().map(|status| &mut status.current.ips);
+        let more = ips.is_some_and(|ips| {
+            ips.retain(|ip| ip.interface != interface.as_str());
+            !ips.is_empty()
+        });
+        if !more {
+            return Ok(self.store.delete_endpoint(&endpoint).await?.then_some(Unbound::Released(all)));
+        }
+        let dropped = all.into_iter().filter(|address| !endpoint.lists(*address)).collect();
+        self.store.write_endpoint(&endpoint).await?;
+        Ok(Some(Unbound::Released(dropped)))
+    }
+
+    /// Marks the claims of addresses that the pod's endpoint lists no more. Whatever fails here, the collector ends.
+    pub async fn release(&self, pod: &PodName, addresses: &[IpAddr]) {
+        self.recent.forget(addresses);
+        if let Err(error) = self.store.release_addresses(pod, addresses).await {
+            tracing::warn!(%pod, ?addresses, %error, "the claims were not marked as released; the controller will");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! CHECK and STATUS: whether things are as they were made, and whether an ADD would work.
+
+use std::{net::IpAddr, time::Instant};
+
+use holdfast_cni::{CniError, Invocation, Plugin, code};
+use holdfast_core::id::Generation;
+use holdfast_guard::{Binding, BindingState};
+use holdfast_ipam::Bound;
+
+use super::{Attach, AttachError, call::Call, pod_net};
+
+impl Attach {
+    /// Compares a container's record and interface with what they should be.
+    pub async fn check(&self, invocation: &Invocation, deadline: Instant) -> Result<(), CniError> {
+        let call = Call::of_add(invocation)?;
+        let outcome = tokio::time::timeout_at(deadline.into(), self.try_check(&call, invocation.plugin)).await;
+        outcome.unwrap_or(Err(AttachError::Deadline)).map_err(|error| error.for_runtime(&call.pod))
+    }
+
+    async fn try_check(&self, call: &Call, plugin: Plugin) -> Result<(), AttachError> {
+        let Some((ip, generation)) = self.ipam.record(&call.pod, &call.container, &call.interface).await? else {
+            let msg = format!(
+                "pod {}: container {} is not the one that holds the pod's addresses on {}",
+                call.pod, call.container, call.interface
+            );
+            return Err(CniError::new(code::STALE, msg).into());
+        };
+        if plugin == Plugin::Spiderpool {
+            return Ok(());
+        }
+        let bound = Bound { ip, generation, mode: None, displaced: Vec::new() };
+        let spec = call.link()?;
+        let net = pod_net(call, &bound)?;
+        self.network.check(&spec, &net).await?;
+        self.check_guard(call, generation, net.ips())
+    }
+
+    /// The guard has to let the container's packets pass, and no one else's.
+    fn check_guard(
+        &self,
+        call: &Call,
+        generation: Generation,
+        addresses: impl Iterator<Item = IpAddr>,
+    ) -> Result<(), AttachError> {
+        let (links, _) = self.guarded_links(&call.container, &call.interface)?;
+        let bindings = self.datapath.bindings()?;
+        let current = |address: &IpAddr| {
+            bindings.iter().any(|Binding { entry, state }| {
+                links.iter().any(|link| link.link == entry.link)
+                    && (entry.address, entry.generation, *state) == (*address, generation, BindingState::Current)
+            })
+        };
+        let missing: Vec<_> =
+            addresses.filter(|address| !current(address)).map(|address| address.to_string()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let msg = format!(
+            "pod {}: the guard does not have {} as the addresses of {} in container {}; the agent's next comparison mends it",
+            call.pod,
+            missing.join(", "),
+            call.interface,
+            call.container
+        );
+        Err(CniError::new(code::INTERNAL, msg).into())
+    }
+
+    /// Whether an ADD would work now: the API server answers.
+    pub async fn status(&self, _invocation: &Invocation, deadline: Instant) -> Result<(), CniError> {
+        let answer = tokio::time::timeout_at(deadline.into(), self.ipam.reach_api_server()).await;
+        let why = match answer {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        Err(CniError::new(code::NOT_AVAILABLE, format!("the agent cannot work with the API server: {why}")))
+    }
+}

@@ -1,0 +1,55 @@
+//! What can go wrong in a verb, and what the runtime is told.
+
+use holdfast_cni::{CniError, code};
+use holdfast_core::id::PodName;
+use holdfast_guard::DatapathError;
+use holdfast_ipam::IpamError;
+use holdfast_net::NetError;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AttachError {
+    /// In the records.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// In the node's network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// In the guard.
+    #[error("the guard: {0}")]
+    Datapath(#[from] DatapathError),
+    /// In the request itself.
+    #[error("{}", .0.msg)]
+    Request(#[from] CniError),
+    /// It took too long.
+    #[error("it took longer than the agent's deadline")]
+    Deadline,
+}
+
+impl AttachError {
+    /// The CNI error: the code tells the runtime what to do, the sentence ends up in the pod's events.
+    pub(super) fn for_runtime(&self, pod: &PodName) -> CniError {
+        let code = match self {
+            Self::Request(error) => return error.clone(),
+            Self::Ipam(error) => match error {
+                IpamError::Store(_) | IpamError::Contended(_) => code::TRY_AGAIN,
+                IpamError::NoPod(_) => code::UNKNOWN_CONTAINER,
+                IpamError::StalePod { .. } | IpamError::OtherNode { .. } => code::STALE,
+                IpamError::Choice { .. } | IpamError::NoPool { .. } | IpamError::NoDefault { .. } => {
+                    code::INVALID_CONFIG
+                }
+                IpamError::Exhausted { .. } | IpamError::Static { .. } => code::EXHAUSTED,
+            },
+            Self::Net(error) if error.is_retry() => code::TRY_AGAIN,
+            Self::Net(error) if error.is_mistake() => code::INVALID_CONFIG,
+            Self::Net(error) if error.is_environment() => code::INVALID_ENVIRONMENT,
+            Self::Net(error) if error.is_gone() => code::UNKNOWN_CONTAINER,
+            Self::Net(_) | Self::Datapath(_) => code::INTERNAL,
+            Self::Deadline => code::TRY_AGAIN,
+        };
+        let text = self.to_string();
+        // Most texts name the pod already.
+        let msg = if text.contains(&pod.to_string()) { text } else { format!("pod {pod}: {text}") };
+        CniError::new(code, msg)
+    }
+}

@@ -1,0 +1,360 @@
+//! Driving the binding state machine: the kernel's map follows its actions, and what the guard sees goes into it.
+//!
+//! ```text
+//! ADD, DEL, adoption ──┐                      ┌─▶ datapath: current, stale
+//! guard's events ──────┼─▶ Bindings::step ────┼─▶ look: live reads, in the pod's turn ─▶ Found ─▶ (again)
+//! sandbox deaths ──────┘                      ├─▶ records: rebind, collect
+//!                                             └─▶ people: Kubernetes events
+//! ```
+
+use std::{collections::HashMap, net::IpAddr, sync::MutexGuard};
+
+use holdfast_abi::Counter;
+use holdfast_core::{
+    binding::{Action, Bindings, Event, Finding, Named, Party, Sight, State},
+    guard_mode::GuardMode,
+    id::{ContainerId, Generation, IfIndex, IfName, PodName},
+};
+use holdfast_guard::{BindingEntry, BindingState, DatapathError, EventKind, GuardEvent, Link, LinkInfo};
+use holdfast_ipam::{PodRecord, SANDBOX_DIED, Whereabouts};
+use holdfast_net::HostLink;
+use kube::runtime::events::EventType;
+
+use super::{Attach, AttachError, call::Call};
+use crate::node::sandbox::{self, Life};
+
+/// A link's container and what it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tenant {
+    pub(super) pod: PodName,
+    pub(super) container: ContainerId,
+    pub(super) interface: IfName,
+}
+
+impl Tenant {
+    /// Who calls.
+    pub(super) fn of_call(call: &Call) -> Self {
+        Self { pod: call.pod.clone(), container: call.container.clone(), interface: call.interface.clone() }
+    }
+
+    /// Whose a link of ours is, where its alias says so.
+    pub(super) fn of(link: HostLink) -> Option<Self> {
+        Some(Self { pod: link.pod?, container: link.container, interface: link.ifname })
+    }
+}
+
+impl Attach {
+    pub(super) fn bindings(&self) -> MutexGuard<'_, Bindings> {
+        self.bindings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whether a link of the container is guarded.
+    pub(super) fn is_guarded(&self, container: &ContainerId) -> bool {
+        !self.links_of(container.tag()).is_empty()
+    }
+
+    /// The container's links that the guard sits on: those of this interface, and the others.
+    pub(super) fn guarded_links(
+        &self,
+        container: &ContainerId,
+        interface: &IfName,
+    ) -> Result<(Vec<Link>, Vec<Link>), AttachError> {
+        let host = container.host_link(interface);
+        let links = self.datapath.links()?.into_iter().filter(|link| link.info.container_tag == container.tag());
+        // A link inside the pod has the name that it has there.
+        Ok(links.partition(|link| link.name == if link.inside { interface.clone() } else { host.clone() }))
+    }
+
+    /// Whether the guard sits on this interface of the container.
+    pub(super) fn is_attached(&self, container: &ContainerId, interface: &IfName) -> Result<bool, AttachError> {
+        Ok(!self.guarded_links(container, interface)?.0.is_empty())
+    }
+
+    /// Whether it sits on another one, which is not being taken down as well.
+    pub(super) fn has_others(&self, container: &ContainerId, interface: &IfName) -> Result<bool, AttachError> {
+        let others = self.guarded_links(container, interface)?.1;
+        let bindings = self.bindings();
+        Ok(others.iter().any(|link| !bindings.is_leaving(link.link)))
+    }
+
+    /// The guarded links of a container.
+    pub(super) fn links_of(&self, tag: u64) -> Vec<IfIndex> {
+        self.bindings().links_of(tag)
+    }
+
+    /// Takes an event, carries out at once what concerns the kernel's map, and gives back the rest. The map is written
+    /// under the machine's lock: it never shows another order of events.
+    pub(super) fn step(&self, event: Event) -> Result<Vec<Action>, AttachError> {
+        let now = self.started.elapsed();
+        let mut bindings = self.bindings();
+        let mut rest = Vec::new();
+        for action in bindings.step(now, event) {
+            match action {
+                Action::MakeCurrent { link, party, address, generation } => {
+                    let Party { tag: container_tag, mac } = party;
+                    self.datapath.bind(&BindingEntry { link, address, generation, container_tag, mac })?;
+                }
+                Action::MakeStale { link, address } => self.datapath.mark_stale(link, address)?,
+                other => rest.push(other),
+            }
+        }
+        Ok(rest)
+    }
+
+    /// What the kernel's map holds from an earlier agent.
+    pub(super) fn adopt_bindings(&self) -> Result<(), DatapathError> {
+        let mut bindings = self.bindings();
+        for binding in self.datapath.bindings()? {
+            let BindingEntry { link, address, generation, container_tag: tag, mac } = binding.entry;
+            let state = if binding.state == BindingState::Current { State::Current } else { State::Stale };
+            bindings.adopt(link, Party { tag, mac }, address, generation, state);
+        }
+        Ok(())
+    }
+
+    /// The kernel knows the holder before the pod can send its first packet.
+    pub(super) fn bind_link(
+        &self,
+        link: IfIndex,
+        party: Party,
+        generation: Generation,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), AttachError> {
+        for address in addresses {
+            self.step(Event::Bind { link, party, address, generation })?;
+        }
+        Ok(())
+    }
+
+    /// Puts the guard on the host side of a pod's link.
+    pub(super) fn guard_host_link(
+        &self,
+        (link, name, mode): (IfIndex, &IfName, GuardMode),
+        party: Party,
+        generation: Generation,
+    ) -> Result<(), AttachError> {
+        Ok(self.datapath.attach_pod_link(link, name, link_info(party, generation, mode))?)
+    }
+
+    /// Silences an interface of a container that is being taken down; gives its links, on which the guard stays until they
+    /// are gone. With a container's last interface its sandbox is forgotten.
+    pub(super) fn fence(&self, container: &ContainerId, interface: &IfName) -> Result<Vec<Link>, AttachError> {
+        let links = self.guarded_links(container, interface)?.0;
+        for link in &links {
+            self.step(Event::Leaving { link: link.link })?;
+        }
+        if !self.has_others(container, interface)?
+            && let Some(process) = self.sandboxes.forget(container.tag())
+        {
+            self.datapath.forget_sandbox(process)?;
+        }
+        Ok(links)
+    }
+
+    /// Takes everything of a link that is gone out of the machine and the kernel.
+    pub(super) fn unguard(&self, link: &Link) -> Result<(), AttachError> {
+        self.datapath.detach_pod_link(link.link, &link.name)?;
+        self.step(Event::Detach { link: link.link })?;
+        self.tenants().remove(&link.link);
+        Ok(())
+    }
+
+    pub(super) fn tenants(&self) -> MutexGuard<'_, HashMap<IfIndex, Tenant>> {
+        self.tenants.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What the guard saw. What concerns the kernel's map is done at once, in the order of the events; the future is the
+    /// rest, which asks the API server.
+    pub fn handle(&self, event: GuardEvent) -> impl Future<Output = ()> + Send + 'static {
+        let sight = |sight| Some(Event::Seen { link: event.link, address: event.address, sight });
+        let step = match event.kind {
+            EventKind::Stale | EventKind::LeaseExpired => sight(Sight::Stale),
+            EventKind::Foreign => sight(Sight::Foreign),
+            EventKind::Mac => sight(Sight::Mac),
+            EventKind::Conflict => Some(Event::Conflict { address: event.address }),
+            // Whether the sandbox has another process is found out before anything is fenced.
+            EventKind::SandboxExit => None,
+        };
+        let (attach, first) = (self.clone(), step.map(|step| self.take(step)));
+        async move {
+            let Some(actions) = first else { return attach.process_ended(&event).await };
+            attach.carry_out(actions, Some(&event)).await;
+            if event.kind == EventKind::Stale {
+                attach.metrics.fenced(event.age());
+            }
+        }
+    }
+
+    /// How many events the kernel had no room for.
+    pub fn events_lost(&self) -> Result<u64, DatapathError> {
+        Ok(self.datapath.counters()?.get(Counter::EventsLost))
+    }
+
+    /// As [`Self::step`], for whoever cannot do anything about an error.
+    pub(super) fn take(&self, event: Event) -> Vec<Action> {
+        self.step(event).unwrap_or_else(|error| {
+            tracing::error!(%error, "the guard's map was not changed; the next comparison mends it");
+            Vec::new()
+        })
+    }
+
+    /// Carries out actions, and all that comes of them.
+    pub(super) async fn carry_out(&self, mut actions: Vec<Action>, seen: Option<&GuardEvent>) {
+        while let Some(action) = actions.pop() {
+            match self.perform(action, seen).await {
+                Ok(next) => actions.extend(next),
+                Err(error) => tracing::warn!(?action, %error, "not carried out; the next comparison looks again"),
+            }
+        }
+    }
+
+    async fn perform(&self, action: Action, seen: Option<&GuardEvent>) -> Result<Vec<Action>, AttachError> {
+        match action {
+            Action::MakeCurrent { .. } | Action::MakeStale { .. } => {}
+            Action::Look { link } => return self.look(link).await,
+            Action::Rebind { link } => self.rebind(link).await?,
+            Action::Collect { link } => self.collect(link).await?,
+            Action::Withdraw { link } => {
+                if let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) {
+                    let withdrawn = self.network.withdraw(&host.name).await?;
+                    if !withdrawn.is_empty() {
+                        tracing::info!(link = %host.name, container = %host.container, addresses = ?withdrawn, "fenced");
+                    }
+                }
+            }
+            Action::Report { link, address, report } => {
+                if let Some(seen) = seen {
+                    self.tell(link, address, report, seen).await;
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Makes a link known to the machine before it has any address.
+    pub(super) fn know(&self, link: IfIndex, party: Party) {
+        self.bindings().know(link, party);
+    }
+
+    /// Looks at a link's records, and does what they ask for.
+    pub(super) async fn reconsider(&self, link: IfIndex) {
+        self.carry_out(vec![Action::Look { link }], None).await;
+    }
+
+    /// Whose link it is.
+    pub(super) async fn tenant(&self, link: IfIndex) -> Result<Option<Tenant>, AttachError> {
+        let known = self.tenants().get(&link).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let host = self.network.links().await?.into_iter().find(|host| host.index == link);
+        let tenant = host.and_then(Tenant::of);
+        if let Some(tenant) = &tenant {
+            self.tenants().insert(link, tenant.clone());
+        }
+        Ok(tenant)
+    }
+
+    /// Takes what live reads say of a link, in its pod's turn: no ADD comes between the reading and the step. Where nobody
+    /// knows whose the link is, nothing is concluded.
+    async fn look(&self, link: IfIndex) -> Result<Vec<Action>, AttachError> {
+        let Some(tenant) = self.tenant(link).await? else { return Ok(Vec::new()) };
+        let _turn = self.locks.turn(&tenant.pod).await;
+        let (finding, _) = self.look_in_turn(&tenant).await?;
+        let ours = matches!(finding.named, Named::Holder { tag, .. } if tag == tenant.container.tag() && finding.alive);
+        let listed = finding.listed.clone();
+        let actions = self.step(Event::Found { link, finding })?;
+        if ours {
+            self.lead_back(link, listed).await?;
+        }
+        Ok(actions)
+    }
+
+    /// Addresses that were led away from a link of the node while it was not known for their holder.
+    async fn lead_back(&self, link: IfIndex, listed: Vec<IpAddr>) -> Result<(), AttachError> {
+        let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) else { return Ok(()) };
+        let ours = |address: &IpAddr| self.bindings().holder(*address) == Some(link);
+        let missing = |address: &IpAddr| !host.addresses.contains(address) && ours(address);
+        let missing: Vec<_> = listed.into_iter().filter(missing).collect();
+        if !missing.is_empty() {
+            tracing::info!(link = %host.name, container = %host.container, addresses = ?missing, "leads to this link again");
+            self.network.take_back(&host, &missing).await?;
+        }
+        Ok(())
+    }
+
+    /// In the pod's turn no ADD is half done: a holder that the record names has its link.
+    async fn look_in_turn(&self, tenant: &Tenant) -> Result<(Finding, Option<String>), AttachError> {
+        let record = self.ipam.look(&tenant.pod, &tenant.interface).await?;
+        let PodRecord { uid, holder, whereabouts, listed, dismissed } = record;
+        let life = self.sandboxes.life(&tenant.container);
+        let process = self.sandboxes.process(tenant.container.tag());
+        let named = match holder {
+            None if dismissed.iter().any(|former| former == tenant.container.as_str()) => Named::Dismissed,
+            None => Named::Nobody,
+            Some((container, generation)) => {
+                let may_live = match whereabouts {
+                    Whereabouts::Here => self.may_live(&container, life).await?,
+                    Whereabouts::Elsewhere => true,
+                    Whereabouts::Nowhere => false,
+                };
+                Named::Holder { tag: container.tag(), generation, may_live }
+            }
+        };
+        let belongs = |uid: &String| process.is_some_and(|process| sandbox::belongs_to(process, uid));
+        let same_pod = uid.as_ref().is_some_and(belongs);
+        let finding = Finding { named, listed, same_pod, alive: life != Life::Dead };
+        tracing::debug!(pod = %tenant.pod, container = %tenant.container, ?finding, "looked at a link's records");
+        Ok((finding, uid))
+    }
+
+    /// Whether a holder on this node may live. One whose process was never seen is gone only where processes can be found
+    /// at all, as the asking link's could, and it has no link.
+    async fn may_live(&self, holder: &ContainerId, asking: Life) -> Result<bool, AttachError> {
+        match self.sandboxes.life(holder) {
+            Life::Alive => Ok(true),
+            Life::Dead => Ok(false),
+            Life::Unknown if asking != Life::Alive => Ok(true),
+            Life::Unknown => {
+                let guarded = self.datapath.links()?.iter().any(|link| link.info.container_tag == holder.tag());
+                Ok(guarded || self.network.links().await?.iter().any(|link| link.container == *holder))
+            }
+        }
+    }
+
+    /// The record lags behind: it names this link's container from now on.
+    async fn rebind(&self, link: IfIndex) -> Result<(), AttachError> {
+        let (Some(tenant), Some(party)) = (self.tenant(link).await?, self.bindings().party(link)) else {
+            return Ok(());
+        };
+        let _turn = self.locks.turn(&tenant.pod).await;
+        let (finding, uid) = self.look_in_turn(&tenant).await?;
+        let Some(uid) = uid.filter(|_| finding.asks_for_rebind()) else { return Ok(()) };
+        let rebound = self.ipam.rebind(&tenant.pod, &uid, &tenant.container, &tenant.interface).await?;
+        let Some((generation, listed)) = rebound else { return Ok(()) };
+        tracing::info!(pod = %tenant.pod, container = %tenant.container, %generation, "rebound: the record names this sandbox now");
+        self.metrics.rebound("Rebound");
+        let note = format!("container {} holds the pod's addresses now, at generation {generation}", tenant.container);
+        self.tell_pod(&tenant.pod, EventType::Normal, "AddressRebound", "Rebind", &note).await;
+        self.bind_link(link, party, generation, listed.iter().copied())?;
+        self.lead_back(link, listed).await
+    }
+
+    /// The sandbox is dead, and two observations agree: the record loses its holder, the addresses stay.
+    async fn collect(&self, link: IfIndex) -> Result<(), AttachError> {
+        let Some(tenant) = self.tenant(link).await? else { return Ok(()) };
+        let _turn = self.locks.turn(&tenant.pod).await;
+        if self.ipam.end_holder(&tenant.pod, &tenant.container, SANDBOX_DIED).await? {
+            self.metrics.rebound(SANDBOX_DIED);
+            tracing::info!(pod = %tenant.pod, container = %tenant.container, reason = SANDBOX_DIED, "collected: the record has no holder");
+        }
+        if let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) {
+            self.network.withdraw(&host.name).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn link_info(party: Party, generation: Generation, mode: GuardMode) -> LinkInfo {
+    LinkInfo { mac: party.mac, container_tag: party.tag, generation, mode }
+}

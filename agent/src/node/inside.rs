@@ -1,0 +1,161 @@
+//! The guard for interfaces that another plugin makes: inside the pod's namespace, as soon as the interface is there.
+//!
+//! Some plugins make the interface before they ask for addresses, others after. Either way it is the one of that name in
+//! that namespace.
+
+use std::{
+    net::IpAddr,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use holdfast_api::endpoint::EndpointIp;
+use holdfast_core::{
+    binding::Party,
+    guard_mode::GuardMode,
+    id::{Generation, IfName},
+    mac::Mac,
+};
+use holdfast_ipam::Bound;
+use holdfast_net::{Netns, PodAddress, PodNet};
+use tokio::time::Instant;
+
+use super::{
+    Attach, AttachError,
+    call::Call,
+    guard::{Tenant, link_info},
+    pod_net,
+};
+
+/// How long the interface is waited for. A plugin makes it within moments or not at all.
+const PATIENCE: Duration = Duration::from_secs(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// What is to be guarded.
+#[derive(Debug, Clone)]
+struct Wanted {
+    tenant: Tenant,
+    netns: PathBuf,
+    generation: Generation,
+    mode: GuardMode,
+    addresses: Vec<IpAddr>,
+}
+
+/// The plugin sets the address only after it has got it, and may announce it for one family or for none.
+const ANNOUNCE: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(1)];
+
+/// Tells the LAN where the addresses are now, as the plugins do for IPv4 at best.
+async fn announce(wanted: &Wanted) {
+    for pause in ANNOUNCE {
+        tokio::time::sleep(pause).await;
+        let wanted = wanted.clone();
+        let told = tokio::task::spawn_blocking(move || {
+            Netns::open(&wanted.netns)?.announce(&wanted.tenant.interface, &wanted.addresses)
+        });
+        match told.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "not announced"),
+            Err(_) => return,
+        }
+    }
+}
+
+impl Attach {
+    /// Puts the guard on the interface, at once where it is there already. In the pod's turn.
+    pub(super) fn guard_inside_soon(&self, call: &Call, bound: &Bound) {
+        let Ok(netns) = call.netns() else { return };
+        let tenant = Tenant::of_call(call);
+        let addresses = bound.ip.networks().map(|net| net.addr()).collect();
+        let wanted =
+            Wanted { tenant, netns, generation: bound.generation, mode: bound.mode.unwrap_or(self.mode), addresses };
+        let (attach, net) = (self.clone(), pod_net(call, bound));
+        let there = self.try_inside(&wanted);
+        self.background.spawn(async move {
+            if there || attach.guard_inside_later(&wanted).await {
+                if let Ok(net) = net {
+                    attach.watch_uplink(&net).await;
+                }
+                announce(&wanted).await;
+            }
+        });
+    }
+
+    /// Waits for the interface and puts the guard on it. Whether it came, and is still wanted.
+    async fn guard_inside_later(&self, wanted: &Wanted) -> bool {
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let Tenant { pod, container, interface } = &wanted.tenant;
+        while begun.elapsed() < PATIENCE && !self.stop.is_cancelled() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            let _turn = self.locks.turn(pod).await;
+            match self.ipam.record(pod, container, interface).await {
+                // A DEL or a newer sandbox came first.
+                Ok(None) => return false,
+                Ok(Some(_)) if self.try_inside(wanted) => return true,
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    tracing::debug!(%pod, %error, "the record of a delegate's pod was not read; trying again");
+                }
+            }
+        }
+        tracing::warn!(%pod, %interface, "no plugin made the interface that the guard waited for");
+        false
+    }
+
+    /// Whether the interface was there and has the guard.
+    fn try_inside(&self, wanted: &Wanted) -> bool {
+        self.guard_inside(wanted).unwrap_or_else(|error| {
+            tracing::warn!(pod = %wanted.tenant.pod, %error, "the guard is not on this pod's interface; trying again");
+            false
+        })
+    }
+
+    fn guard_inside(&self, wanted: &Wanted) -> Result<bool, AttachError> {
+        let Tenant { pod, container, interface } = &wanted.tenant;
+        let Some(mac) = Self::interface_in(&wanted.netns, interface)? else { return Ok(false) };
+        let party = Party { tag: container.tag(), mac };
+        // A repeated ADD finds its own earlier link.
+        for link in self.fence(container, interface)? {
+            self.unguard(&link)?;
+        }
+        let netns = Netns::open(&wanted.netns)?;
+        let link =
+            self.datapath.attach_inside(netns.as_fd(), interface, link_info(party, wanted.generation, wanted.mode))?;
+        self.tenants().insert(link, wanted.tenant.clone());
+        self.bind_link(link, party, wanted.generation, wanted.addresses.iter().copied())?;
+        tracing::info!(%pod, %container, %interface, addresses = ?wanted.addresses, "guarded inside the pod's namespace");
+        Ok(true)
+    }
+
+    /// Has the guard listen for others on the LAN who claim these addresses, and judge what gets past it inside the pods.
+    /// Interfaces of other plugins may lead to no LAN at all, so not finding one is nothing to fail for.
+    pub(super) async fn watch_uplink(&self, net: &PodNet) {
+        let watched = match self.network.uplink(net).await {
+            Ok(uplink) => self.datapath.attach_shared_uplink(uplink.index, &uplink.name).map_err(AttachError::from),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = watched {
+            tracing::debug!(%error, "nobody listens for other claims on these addresses");
+        }
+    }
+
+    /// Takes an endpoint's word for an interface that another plugin made: after a crash between its ADD and its guard,
+    /// or where the guard went with an earlier agent.
+    pub(super) async fn guard_again(&self, tenant: Tenant, record: (EndpointIp, Generation), mode: GuardMode) {
+        let Some(process) = self.sandboxes.process(tenant.container.tag()) else { return };
+        let ((ip, generation), netns) = (record, PathBuf::from(format!("/proc/{process}/ns/net")));
+        let addresses = ip.networks().map(|net| net.addr()).collect();
+        if self.try_inside(&Wanted { tenant, netns, generation, mode, addresses }) {
+            let addresses = ip.networks().map(|address| PodAddress { address, gateway: None }).collect();
+            self.watch_uplink(&PodNet { addresses, ..PodNet::default() }).await;
+        }
+    }
+
+    /// The hardware address of an interface in a namespace. None: it is not there (yet).
+    pub(super) fn interface_in(netns: &Path, interface: &IfName) -> Result<Option<Mac>, AttachError> {
+        let netns = Netns::open(netns)?;
+        Ok(netns.mac_of(interface)?)
+    }
+}

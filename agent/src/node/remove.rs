@@ -1,0 +1,188 @@
+//! DEL and GC, and what a failed ADD leaves. Teardown collects errors and goes on.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use holdfast_cni::{CniError, Invocation, Plugin, code};
+use holdfast_core::id::{ContainerId, IfName, PodName};
+use holdfast_guard::Link;
+use holdfast_ipam::{Leaving, Unbound};
+
+use super::{Attach, AttachError, call::Call, guard::Tenant};
+use crate::node::sandbox::Life;
+
+/// How long another plugin may take from our DEL, which comes first, to the end of its interface.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Attach {
+    /// Takes a container's interface and addresses away. What is not there is taken away already.
+    pub async fn del(&self, invocation: &Invocation, deadline: Instant) -> Result<(), CniError> {
+        let Some((container, interface, pod)) = Call::of_del(invocation) else { return Ok(()) };
+        let pod_or_nobody = pod.clone().unwrap_or_else(|| PodName::new("", container.as_str()));
+        let removal = async {
+            let _turn = self.locks.turn(&pod_or_nobody).await;
+            let interface_gone = match invocation.plugin {
+                Plugin::Holdfast => self.remove_link(&container, &interface).await,
+                Plugin::Spiderpool => self.leave_inside(&container, &interface, invocation.netns.as_deref()),
+            };
+            let record_gone = match &pod {
+                Some(pod) => self.remove_record(pod, &container, &interface, "SandboxDeleted").await,
+                None => Ok(()),
+            };
+            interface_gone.and(record_gone)
+        };
+        let outcome = tokio::time::timeout_at(deadline.into(), removal).await.unwrap_or(Err(AttachError::Deadline));
+        outcome.map_err(|error| {
+            tracing::warn!(pod = %pod_or_nobody, %error, "DEL failed; the runtime tries again");
+            error.for_runtime(&pod_or_nobody)
+        })
+    }
+
+    /// What a failed ADD left goes, in reverse. What cannot be undone is logged: the runtime's DEL and the controller
+    /// come after.
+    pub(super) async fn undo(&self, call: &Call, plugin: Plugin, why: &AttachError) {
+        let removed = match plugin {
+            Plugin::Holdfast => self.remove_link(&call.container, &call.interface).await,
+            Plugin::Spiderpool => self.leave_inside(&call.container, &call.interface, None),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(pod = %call.pod, %error, "the interface of a failed ADD was not removed");
+        }
+        // An ADD that failed in the records has taken back what it wrote there.
+        if matches!(why, AttachError::Ipam(_) | AttachError::Request(_)) {
+            return;
+        }
+        if let Err(error) = self.remove_record(&call.pod, &call.container, &call.interface, "AddFailed").await {
+            tracing::warn!(pod = %call.pod, %error, "the record of a failed ADD was not taken back");
+        }
+    }
+
+    /// Removes a link of ours. It is silent from the first moment on, and the guard goes only after it: the kernel takes
+    /// some 20 ms to remove an interface, in which a container that still runs can send.
+    pub(super) async fn remove_link(&self, container: &ContainerId, interface: &IfName) -> Result<(), AttachError> {
+        let name = container.host_link(interface);
+        let fenced = self.fence(container, interface);
+        let deleted = self.network.delete(&name).await;
+        let links = fenced?;
+        deleted?;
+        let attach = self.clone();
+        self.background.spawn(async move {
+            if let Err(error) = attach.network.gone(&name).await {
+                tracing::debug!(link = %name, %error, "the end of a link was not waited for");
+            }
+            attach.forget(&links);
+        });
+        Ok(())
+    }
+
+    /// The interface inside the pod is another plugin's to remove. Until it is gone the guard keeps it silent.
+    fn leave_inside(
+        &self,
+        container: &ContainerId,
+        interface: &IfName,
+        netns: Option<&str>,
+    ) -> Result<(), AttachError> {
+        let links = self.fence(container, interface)?;
+        if links.is_empty() {
+            return Ok(());
+        }
+        let (attach, interface, netns) = (self.clone(), interface.clone(), netns.map(PathBuf::from));
+        self.background.spawn(async move {
+            let begun = Instant::now();
+            while begun.elapsed() < PATIENCE
+                && !attach.stop.is_cancelled()
+                && netns.as_deref().is_some_and(|netns| is_there(netns, &interface))
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            attach.forget(&links);
+        });
+        Ok(())
+    }
+
+    fn forget(&self, links: &[Link]) {
+        for link in links {
+            if let Err(error) = self.unguard(link) {
+                tracing::warn!(link = %link.name, %error, "a link's guard was not removed; the next comparison does");
+            }
+        }
+    }
+
+    pub(super) async fn remove_record(
+        &self,
+        pod: &PodName,
+        container: &ContainerId,
+        interface: &IfName,
+        reason: &str,
+    ) -> Result<(), AttachError> {
+        let others_stay = self.has_others(container, interface)?;
+        match self.ipam.unbind(&Leaving { pod, container, interface, others_stay, reason }).await? {
+            Unbound::Nothing => tracing::debug!(%pod, %container, "holds nothing (any more)"),
+            Unbound::Reserved => tracing::info!(%pod, %container, reason, "unbound; its addresses stay reserved"),
+            Unbound::Released(addresses) => {
+                tracing::info!(%pod, %container, reason, ?addresses, "released");
+                let (ipam, pod) = (self.ipam.clone(), pod.clone());
+                self.background.spawn(async move { ipam.release(&pod, &addresses).await });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what belongs to no valid attachment. The runtime's list is of one network and there may be several, so a
+    /// container that is missing in it is not proof enough: its sandbox has to be gone, or its pod to have a newer one.
+    pub async fn gc(&self, invocation: &Invocation, deadline: Instant) -> Result<(), CniError> {
+        let conf = invocation.net_conf()?;
+        let Some(valid) = conf.valid_attachments else {
+            let msg = "GC needs cni.dev/valid-attachments in the network configuration";
+            return Err(CniError::new(code::INVALID_CONFIG, msg));
+        };
+        let valid: HashSet<_> =
+            valid.into_iter().map(|attachment| (attachment.container_id, attachment.ifname)).collect();
+        let collection = async {
+            let mut outcome = Ok(());
+            for tenant in self.tenants_of(invocation.plugin).await? {
+                let attachment = (tenant.container.to_string(), tenant.interface.to_string());
+                if !valid.contains(&attachment) {
+                    outcome = outcome.and(self.collect_garbage(&tenant, invocation.plugin).await);
+                }
+            }
+            outcome
+        };
+        let outcome = tokio::time::timeout_at(deadline.into(), collection).await.unwrap_or(Err(AttachError::Deadline));
+        outcome.map_err(|error| error.for_runtime(&PodName::new("", "GC")))
+    }
+
+    /// Who has interfaces that this plugin's DEL would remove.
+    async fn tenants_of(&self, plugin: Plugin) -> Result<Vec<Tenant>, AttachError> {
+        Ok(match plugin {
+            Plugin::Holdfast => self.network.links().await?.into_iter().filter_map(Tenant::of).collect(),
+            Plugin::Spiderpool => {
+                let inside = self.datapath.links()?.into_iter().filter(|link| link.inside);
+                let tenants = self.tenants();
+                inside.filter_map(|link| tenants.get(&link.link).cloned()).collect()
+            }
+        })
+    }
+
+    async fn collect_garbage(&self, tenant: &Tenant, plugin: Plugin) -> Result<(), AttachError> {
+        let Tenant { pod, container, interface } = tenant;
+        let _turn = self.locks.turn(pod).await;
+        if self.sandboxes.life(container) == Life::Alive || self.ipam.is_live(pod, container).await? {
+            return Ok(());
+        }
+        match plugin {
+            Plugin::Holdfast => self.remove_link(container, interface).await?,
+            Plugin::Spiderpool => self.leave_inside(container, interface, None)?,
+        }
+        self.remove_record(pod, container, interface, "RuntimeGc").await
+    }
+}
+
+/// Whether an interface is (still) in a namespace.
+fn is_there(netns: &Path, interface: &IfName) -> bool {
+    Attach::interface_in(netns, interface).is_ok_and(|mac| mac.is_some())
+}
