@@ -71,7 +71,7 @@ pub struct Bound {
 
 /// What a DEL takes out of the records.
 #[derive(Debug, Clone, Copy)]
-pub struct Leaving<'a> {
+pub struct UnbindRequest<'a> {
     /// The pod.
     pub pod: &'a PodName,
     /// The sandbox.
@@ -79,14 +79,14 @@ pub struct Leaving<'a> {
     /// The interface in it.
     pub interface: &'a IfName,
     /// Whether the sandbox has other interfaces that stay: then it goes on holding what its pod keeps.
-    pub others_stay: bool,
+    pub has_other_interfaces: bool,
     /// Why, for the history.
     pub reason: &'a str,
 }
 
 /// What a DEL did to the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unbound {
+pub enum UnbindOutcome {
     /// The container holds nothing: it is unknown, or another holds its addresses by now.
     Nothing,
     /// The addresses wait for the pod.
@@ -187,10 +187,10 @@ impl Ipam {
         let pod = &request.pod;
         let dropped = self.store.edit_endpoint(pod, |endpoint| endpoint.drop_addresses(lost)).await;
         let (container, interface) = (&request.container, &request.interface);
-        let leaving = Leaving { pod, container, interface, others_stay: false, reason: "AddFailed" };
+        let leaving = UnbindRequest { pod, container, interface, has_other_interfaces: false, reason: "AddFailed" };
         let outcome = self.try_unbind(&leaving).await;
         match (dropped, outcome) {
-            (Ok(_), Ok(Unbound::Released(addresses))) => self.release(pod, &addresses).await,
+            (Ok(_), Ok(UnbindOutcome::Released(addresses))) => self.release(pod, &addresses).await,
             (Ok(_), Ok(_)) => {}
             (Err(error), _) => tracing::warn!(%pod, %error, "the record of a failed ADD still lists lost addresses"),
             (_, Err(error)) => tracing::warn!(%pod, %error, "the record of a failed ADD was not taken back"),
@@ -284,29 +284,29 @@ impl Ipam {
 
     /// Takes an interface of the container out of the records, if it is the container that they name. A late DEL changes
     /// nothing.
-    pub async fn unbind(&self, leaving: &Leaving<'_>) -> Result<Unbound, IpamError> {
+    pub async fn unbind(&self, leaving: &UnbindRequest<'_>) -> Result<UnbindOutcome, IpamError> {
         let started = Instant::now();
         let outcome = self.try_unbind(leaving).await;
         self.metrics.released(&outcome, started.elapsed());
         outcome
     }
 
-    async fn try_unbind(&self, leaving: &Leaving<'_>) -> Result<Unbound, IpamError> {
-        let Leaving { pod, container, interface, reason, others_stay } = *leaving;
+    async fn try_unbind(&self, leaving: &UnbindRequest<'_>) -> Result<UnbindOutcome, IpamError> {
+        let UnbindRequest { pod, container, interface, reason, has_other_interfaces } = *leaving;
         for _ in 0..ATTEMPTS {
-            let Some(mut endpoint) = self.store.endpoint(pod).await? else { return Ok(Unbound::Nothing) };
-            let Some(status) = endpoint.status.as_mut() else { return Ok(Unbound::Nothing) };
+            let Some(mut endpoint) = self.store.endpoint(pod).await? else { return Ok(UnbindOutcome::Nothing) };
+            let Some(status) = endpoint.status.as_mut() else { return Ok(UnbindOutcome::Nothing) };
             if status.current.container_id.as_ref() != Some(container) {
-                return Ok(Unbound::Nothing);
+                return Ok(UnbindOutcome::Nothing);
             }
             let sticky = status.is_sticky() && self.settings.stateful_set;
-            if sticky && others_stay {
-                return Ok(Unbound::Nothing);
+            if sticky && has_other_interfaces {
+                return Ok(UnbindOutcome::Nothing);
             }
             let outcome = if sticky {
                 status.end_holder(Timestamp::now(), reason);
                 status.current.state = HolderState::Reserved;
-                self.store.write_endpoint(&endpoint).await.map(|_| Some(Unbound::Reserved))
+                self.store.write_endpoint(&endpoint).await.map(|_| Some(UnbindOutcome::Reserved))
             } else {
                 self.drop_interface(endpoint, interface).await
             };
@@ -325,7 +325,7 @@ impl Ipam {
         &self,
         mut endpoint: SpiderEndpoint,
         interface: &IfName,
-    ) -> Result<Option<Unbound>, StoreError> {
+    ) -> Result<Option<UnbindOutcome>, StoreError> {
         let all = endpoint.addresses();
         let ips = endpoint.status.as_mut().map(|status| &mut status.current.ips);
         let more = ips.is_some_and(|ips| {
@@ -333,11 +333,11 @@ impl Ipam {
             !ips.is_empty()
         });
         if !more {
-            return Ok(self.store.delete_endpoint(&endpoint).await?.then_some(Unbound::Released(all)));
+            return Ok(self.store.delete_endpoint(&endpoint).await?.then_some(UnbindOutcome::Released(all)));
         }
         let dropped = all.into_iter().filter(|address| !endpoint.lists(*address)).collect();
         self.store.write_endpoint(&endpoint).await?;
-        Ok(Some(Unbound::Released(dropped)))
+        Ok(Some(UnbindOutcome::Released(dropped)))
     }
 
     /// Marks the claims of addresses that the pod's endpoint lists no more. Whatever fails here, the collector ends.

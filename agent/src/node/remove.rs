@@ -9,7 +9,7 @@ use std::{
 use holdfast_cni::{CniError, Invocation, Plugin, code};
 use holdfast_core::id::{ContainerId, IfName, PodName};
 use holdfast_guard::Link;
-use holdfast_ipam::{Leaving, Unbound};
+use holdfast_ipam::{UnbindOutcome, UnbindRequest};
 
 use super::{Attach, AttachError, call::Call, guard::Tenant};
 use crate::node::sandbox::Life;
@@ -119,11 +119,11 @@ impl Attach {
         interface: &IfName,
         reason: &str,
     ) -> Result<(), AttachError> {
-        let others_stay = self.has_others(container, interface)?;
-        match self.ipam.unbind(&Leaving { pod, container, interface, others_stay, reason }).await? {
-            Unbound::Nothing => tracing::debug!(%pod, %container, "holds nothing (any more)"),
-            Unbound::Reserved => tracing::info!(%pod, %container, reason, "unbound; its addresses stay reserved"),
-            Unbound::Released(addresses) => {
+        let has_other_interfaces = self.has_others(container, interface)?;
+        match self.ipam.unbind(&UnbindRequest { pod, container, interface, has_other_interfaces, reason }).await? {
+            UnbindOutcome::Nothing => tracing::debug!(%pod, %container, "holds nothing (any more)"),
+            UnbindOutcome::Reserved => tracing::info!(%pod, %container, reason, "unbound; its addresses stay reserved"),
+            UnbindOutcome::Released(addresses) => {
                 tracing::info!(%pod, %container, reason, ?addresses, "released");
                 let (ipam, pod) = (self.ipam.clone(), pod.clone());
                 self.background.spawn(async move { ipam.release(&pod, &addresses).await });
