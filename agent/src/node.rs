@@ -40,7 +40,7 @@ use holdfast_core::{
     pool::Family,
 };
 use holdfast_guard::{Datapath, DatapathError, GuardMetrics};
-use holdfast_ipam::{Bound, Ipam};
+use holdfast_ipam::{IpAllocation, Ipam};
 use holdfast_net::{Network, PodAddress, PodLink, PodNet};
 use ipnet::IpNet;
 use locks::Locks;
@@ -188,7 +188,7 @@ impl Attach {
     }
 
     /// Make before break: addresses that the pod moved away from go only once the new ones work.
-    fn release_later(&self, call: &Call, bound: &Bound) {
+    fn release_later(&self, call: &Call, bound: &IpAllocation) {
         if bound.displaced.is_empty() {
             return;
         }
@@ -212,7 +212,7 @@ fn interfaces(link: &PodLink, mtu: u32, call: &Call) -> [Interface; 2] {
 }
 
 /// The addresses and routes of a record, parsed.
-fn pod_net(call: &Call, bound: &Bound) -> Result<PodNet, AttachError> {
+fn pod_net(call: &Call, bound: &IpAllocation) -> Result<PodNet, AttachError> {
     let ip = &bound.ip;
     let addresses = ip.networks().map(|address| PodAddress { address, gateway: gateway(bound, address) }).collect();
     let routes = ip.routes.iter().filter_map(|route| Some((route.dst.parse().ok()?, route.gw.parse().ok())));
@@ -223,7 +223,7 @@ fn pod_net(call: &Call, bound: &Bound) -> Result<PodNet, AttachError> {
     Ok(PodNet { addresses, routes: routes.collect(), default_route: !ip.clean_gateway.unwrap_or(false), master })
 }
 
-fn gateway(bound: &Bound, address: IpNet) -> Option<IpAddr> {
+fn gateway(bound: &IpAllocation, address: IpNet) -> Option<IpAddr> {
     let text = match Family::of(address.addr()) {
         Family::V4 => &bound.ip.ipv4_gateway,
         Family::V6 => &bound.ip.ipv6_gateway,
@@ -231,7 +231,7 @@ fn gateway(bound: &Bound, address: IpNet) -> Option<IpAddr> {
     text.as_ref()?.parse().ok()
 }
 
-fn result_of(bound: &Bound, interfaces: &[Interface]) -> AddResult {
+fn result_of(bound: &IpAllocation, interfaces: &[Interface]) -> AddResult {
     let ip = &bound.ip;
     let inside = interfaces.iter().position(|interface| interface.sandbox.is_some());
     let ips: Vec<_> = ip

@@ -58,7 +58,7 @@ pub struct Request<'a> {
 
 /// What an ADD got.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Bound {
+pub struct IpAllocation {
     /// The addresses and what goes with them, as the endpoint has them.
     pub ip: EndpointIp,
     /// The holder's generation.
@@ -139,14 +139,14 @@ impl Ipam {
     }
 
     /// Gives the container its addresses: those that its pod keeps, or free ones.
-    pub async fn bind(&self, request: &Request<'_>) -> Result<Bound, IpamError> {
+    pub async fn bind(&self, request: &Request<'_>) -> Result<IpAllocation, IpamError> {
         let started = Instant::now();
         let outcome = self.try_bind(request).await;
         self.metrics.allocated(&outcome, started.elapsed());
         outcome
     }
 
-    async fn try_bind(&self, request: &Request<'_>) -> Result<Bound, IpamError> {
+    async fn try_bind(&self, request: &Request<'_>) -> Result<IpAllocation, IpamError> {
         let (pod, namespace, before) = tokio::try_join!(
             self.store.pod(&request.pod),
             self.store.namespace(&request.pod.namespace),
@@ -167,7 +167,7 @@ impl Ipam {
         plan: &Plan<'_>,
         mut before: Option<SpiderEndpoint>,
         pass: &mut Pass,
-    ) -> Result<Bound, IpamError> {
+    ) -> Result<IpAllocation, IpamError> {
         for _ in 0..ATTEMPTS {
             pass.listed.extend(before.iter().flat_map(SpiderEndpoint::addresses));
             match self.attempt(plan, before.as_ref(), pass).await {
@@ -237,7 +237,7 @@ impl Ipam {
         plan: &Plan<'_>,
         before: Option<&SpiderEndpoint>,
         pass: &mut Pass,
-    ) -> Result<Option<Bound>, IpamError> {
+    ) -> Result<Option<IpAllocation>, IpamError> {
         let kept = plan.keep(before, &pass.lost);
         let missing = plan.families().filter(|family| !kept.iter().any(|kept| kept.is(*family))).collect();
         let taken = Seeker::new(self, plan, before).each(missing).await?;

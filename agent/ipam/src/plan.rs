@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 
-use super::{Bound, IpamError, Request, Settings};
+use super::{IpAllocation, IpamError, Request, Settings};
 use crate::{
     choice::{Choice, ChoiceError, Source},
     fixed,
@@ -247,11 +247,11 @@ impl<'a> Plan<'a> {
     }
 
     /// The answer once `written` is on the API server and its claims are confirmed.
-    pub(super) fn bound(&self, listed: &HashSet<IpAddr>, written: &SpiderEndpoint) -> Bound {
+    pub(super) fn bound(&self, listed: &HashSet<IpAddr>, written: &SpiderEndpoint) -> IpAllocation {
         let current = written.record().current.clone();
         let ip = current.ips.into_iter().find(|ip| ip.interface == self.request.interface.as_str());
         let displaced = listed.iter().copied().filter(|address| !written.lists(*address)).collect();
-        Bound { ip: ip.unwrap_or_default(), generation: current.generation, mode: self.mode, displaced }
+        IpAllocation { ip: ip.unwrap_or_default(), generation: current.generation, mode: self.mode, displaced }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Instant};
 use holdfast_cni::{CniError, Invocation, Plugin, code};
 use holdfast_core::id::Generation;
 use holdfast_guard::{Binding, BindingState};
-use holdfast_ipam::Bound;
+use holdfast_ipam::IpAllocation;
 
 use super::{Attach, AttachError, call::Call, pod_net};
 
@@ -28,7 +28,7 @@ impl Attach {
         if plugin == Plugin::Spiderpool {
             return Ok(());
         }
-        let bound = Bound { ip, generation, mode: None, displaced: Vec::new() };
+        let bound = IpAllocation { ip, generation, mode: None, displaced: Vec::new() };
         let spec = call.link()?;
         let net = pod_net(call, &bound)?;
         self.network.check(&spec, &net).await?;

@@ -17,7 +17,7 @@ use holdfast_core::{
     id::{Generation, IfName},
     mac::Mac,
 };
-use holdfast_ipam::Bound;
+use holdfast_ipam::IpAllocation;
 use holdfast_net::{Netns, PodAddress, PodNet};
 use tokio::time::Instant;
 
@@ -64,7 +64,7 @@ async fn announce(wanted: &Wanted) {
 
 impl Attach {
     /// Puts the guard on the interface, at once where it is there already. In the pod's turn.
-    pub(super) fn guard_inside_soon(&self, call: &Call, bound: &Bound) {
+    pub(super) fn guard_inside_soon(&self, call: &Call, bound: &IpAllocation) {
         let Ok(netns) = call.netns() else { return };
         let tenant = Tenant::of_call(call);
         let addresses = bound.ip.networks().map(|net| net.addr()).collect();
