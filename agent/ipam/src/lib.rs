@@ -43,7 +43,7 @@ const ATTEMPTS: usize = 5;
 
 /// What an ADD asks for.
 #[derive(Debug, Clone)]
-pub struct Request<'a> {
+pub struct BindRequest<'a> {
     /// The pod.
     pub pod: PodName,
     /// Its UID, where the runtime tells it.
@@ -118,7 +118,7 @@ pub struct Settings {
 
 /// What the tries of one ADD have come to so far.
 #[derive(Debug, Default)]
-struct Pass {
+struct BindProgress {
     /// Addresses that the endpoint listed at any time.
     listed: HashSet<IpAddr>,
     /// Those that turned out to be another endpoint's.
@@ -139,14 +139,14 @@ impl Ipam {
     }
 
     /// Gives the container its addresses: those that its pod keeps, or free ones.
-    pub async fn bind(&self, request: &Request<'_>) -> Result<IpAllocation, IpamError> {
+    pub async fn bind(&self, request: &BindRequest<'_>) -> Result<IpAllocation, IpamError> {
         let started = Instant::now();
         let outcome = self.try_bind(request).await;
         self.metrics.allocated(&outcome, started.elapsed());
         outcome
     }
 
-    async fn try_bind(&self, request: &Request<'_>) -> Result<IpAllocation, IpamError> {
+    async fn try_bind(&self, request: &BindRequest<'_>) -> Result<IpAllocation, IpamError> {
         let (pod, namespace, before) = tokio::try_join!(
             self.store.pod(&request.pod),
             self.store.namespace(&request.pod.namespace),
@@ -154,10 +154,10 @@ impl Ipam {
         )?;
         let pod = self.admit(request, pod)?;
         let plan = self.plan(request, &pod, namespace).await?;
-        let mut pass = Pass::default();
-        let outcome = self.until_bound(&plan, before, &mut pass).await;
-        if outcome.is_err() && pass.wrote {
-            self.take_back(request, &pass.lost).await;
+        let mut progress = BindProgress::default();
+        let outcome = self.until_bound(&plan, before, &mut progress).await;
+        if outcome.is_err() && progress.wrote {
+            self.take_back(request, &progress.lost).await;
         }
         outcome
     }
@@ -166,11 +166,11 @@ impl Ipam {
         &self,
         plan: &Plan<'_>,
         mut before: Option<SpiderEndpoint>,
-        pass: &mut Pass,
+        progress: &mut BindProgress,
     ) -> Result<IpAllocation, IpamError> {
         for _ in 0..ATTEMPTS {
-            pass.listed.extend(before.iter().flat_map(SpiderEndpoint::addresses));
-            match self.attempt(plan, before.as_ref(), pass).await {
+            progress.listed.extend(before.iter().flat_map(SpiderEndpoint::addresses));
+            match self.attempt(plan, before.as_ref(), progress).await {
                 Ok(Some(bound)) => return Ok(bound),
                 Ok(None) => {}
                 Err(IpamError::Store(error)) if error.is_conflict() => self.metrics.allocation_conflict(),
@@ -183,7 +183,7 @@ impl Ipam {
 
     /// An ADD that failed after it had written: the record must not name a container that never got its addresses, nor
     /// list addresses that are another's.
-    async fn take_back(&self, request: &Request<'_>, lost: &HashSet<IpAddr>) {
+    async fn take_back(&self, request: &BindRequest<'_>, lost: &HashSet<IpAddr>) {
         let pod = &request.pod;
         let dropped = self.store.edit_endpoint(pod, |endpoint| endpoint.drop_addresses(lost)).await;
         let (container, interface) = (&request.container, &request.interface);
@@ -198,7 +198,7 @@ impl Ipam {
     }
 
     /// Only the API server's current pod of that name, on this node, gets an address.
-    fn admit(&self, request: &Request<'_>, pod: Option<Pod>) -> Result<Pod, IpamError> {
+    fn admit(&self, request: &BindRequest<'_>, pod: Option<Pod>) -> Result<Pod, IpamError> {
         let pod = pod.ok_or_else(|| IpamError::NoPod(request.pod.clone()))?;
         let current = pod.metadata.uid.clone().unwrap_or_default();
         if let Some(asked) = request.uid.clone().filter(|asked| *asked != current) {
@@ -214,7 +214,7 @@ impl Ipam {
 
     async fn plan<'a>(
         &'a self,
-        request: &'a Request<'a>,
+        request: &'a BindRequest<'a>,
         pod: &'a Pod,
         namespace: Option<Namespace>,
     ) -> Result<Plan<'a>, IpamError> {
@@ -231,14 +231,14 @@ impl Ipam {
         Ok(plan.with_node_labels(node.and_then(|node| node.metadata.labels).unwrap_or_default()))
     }
 
-    /// One pass of the protocol. None: what was read is out of date, start over.
+    /// One progress of the protocol. None: what was read is out of date, start over.
     async fn attempt(
         &self,
         plan: &Plan<'_>,
         before: Option<&SpiderEndpoint>,
-        pass: &mut Pass,
+        progress: &mut BindProgress,
     ) -> Result<Option<IpAllocation>, IpamError> {
-        let kept = plan.keep(before, &pass.lost);
+        let kept = plan.keep(before, &progress.lost);
         let missing = plan.families().filter(|family| !kept.iter().any(|kept| kept.is(*family))).collect();
         let taken = Seeker::new(self, plan, before).each(missing).await?;
         if kept.is_empty() && taken.is_empty() {
@@ -248,7 +248,7 @@ impl Ipam {
         let next = plan.endpoint(before, &kept, &taken, &self.pools, Timestamp::now());
         let unchanged = before == Some(&next);
         // From here on it may have been written, even where no answer comes.
-        pass.wrote |= !unchanged;
+        progress.wrote |= !unchanged;
         let write = async { if unchanged { Ok(next.clone()) } else { self.store.write_endpoint(&next).await } };
         let pod = &plan.request.pod;
         let confirm_kept =
@@ -266,11 +266,11 @@ impl Ipam {
             };
             if !ours {
                 tracing::warn!(pod = %pod, address = %assigned.address(), "the address belongs to another endpoint by now; choosing a new one");
-                pass.lost.insert(assigned.address());
+                progress.lost.insert(assigned.address());
             }
         }
-        let all_ours = next.addresses().iter().all(|address| !pass.lost.contains(address));
-        Ok(all_ours.then(|| plan.bound(&pass.listed, &written)))
+        let all_ours = next.addresses().iter().all(|address| !progress.lost.contains(address));
+        Ok(all_ours.then(|| plan.bound(&progress.listed, &written)))
     }
 
     /// The claim of a listed address went. Creating it again decides whether the address is still ours.

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 
-use super::{IpAllocation, IpamError, Request, Settings};
+use super::{BindRequest, IpAllocation, IpamError, Settings};
 use crate::{
     choice::{Choice, ChoiceError, Source},
     fixed,
@@ -52,7 +52,7 @@ pub(super) type Candidates = Vec<(Family, Vec<Arc<KnownPool>>)>;
 
 /// One ADD.
 pub(super) struct Plan<'a> {
-    pub(super) request: &'a Request<'a>,
+    pub(super) request: &'a BindRequest<'a>,
     settings: &'a Settings,
     uid: String,
     owner: Owner,
@@ -72,7 +72,7 @@ pub(super) struct Plan<'a> {
 impl<'a> Plan<'a> {
     pub(super) fn new(
         settings: &'a Settings,
-        request: &'a Request<'a>,
+        request: &'a BindRequest<'a>,
         pod: &'a Pod,
         namespace: Option<Namespace>,
     ) -> Result<Self, IpamError> {

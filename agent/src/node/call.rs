@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use holdfast_cni::{CniError, Invocation, NetConf, code};
 use holdfast_core::id::{ContainerId, IfName, PodName};
-use holdfast_ipam::Request;
+use holdfast_ipam::BindRequest;
 use holdfast_net::LinkSpec;
 
 /// What ADD, DEL and CHECK are about.
@@ -65,8 +65,8 @@ impl Call {
         })
     }
 
-    pub(super) fn request(&self) -> Request<'_> {
-        Request {
+    pub(super) fn request(&self) -> BindRequest<'_> {
+        BindRequest {
             pod: self.pod.clone(),
             uid: self.uid.clone(),
             container: self.container.clone(),

@@ -42,7 +42,7 @@ fn kept(pod: &Pod, settings: &Settings) -> Vec<String> {
 /// The same where some addresses have been lost.
 fn kept_but(pod: &Pod, settings: &Settings, lost: &HashSet<IpAddr>) -> Vec<String> {
     let conf = NetConf::from_value(&json!({"cniVersion": "1.0.0", "name": "lan", "type": "holdfast"})).unwrap();
-    let request = Request {
+    let request = BindRequest {
         pod: PodName::new("d", "web-0"),
         uid: None,
         container: "c".parse().unwrap(),
