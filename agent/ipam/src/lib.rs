@@ -36,7 +36,7 @@ pub use error::IpamError;
 pub use metrics::AllocationMetrics;
 use plan::Plan;
 use pools::Pools;
-pub use records::{PodRecord, SANDBOX_DIED, Whereabouts};
+pub use records::{HolderLocation, PodRecord, SANDBOX_DIED};
 
 /// How often an ADD starts over when others change what it read.
 const ATTEMPTS: usize = 5;

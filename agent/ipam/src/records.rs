@@ -20,7 +20,7 @@ pub struct PodRecord {
     /// Who the endpoint names.
     pub holder: Option<(ContainerId, Generation)>,
     /// Where that may live.
-    pub whereabouts: Whereabouts,
+    pub holder_location: HolderLocation,
     /// Containers that were taken off the record on purpose. Being taken for dead is none: it may have been a mistake.
     pub dismissed: Vec<String>,
     /// The addresses of the interface asked for.
@@ -29,13 +29,13 @@ pub struct PodRecord {
 
 /// Where the holder that a record names may live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum HolderLocation {
     /// On this node.
-    Here,
+    ThisNode,
     /// On another one.
-    Elsewhere,
+    OtherNode,
     /// Nowhere: it was of a pod that another of the same name has replaced.
-    Nowhere,
+    PodReplaced,
 }
 
 /// Why a holder's record ended that was taken for dead.
@@ -69,18 +69,18 @@ impl Ipam {
         let uid = pod.and_then(|pod| pod.metadata.uid);
         let record = endpoint.and_then(|endpoint| endpoint.status).unwrap_or_default();
         let current = record.current;
-        let whereabouts = if uid.as_ref().is_some_and(|uid| !current.uid.is_empty() && *uid != current.uid) {
-            Whereabouts::Nowhere
+        let holder_location = if uid.as_ref().is_some_and(|uid| !current.uid.is_empty() && *uid != current.uid) {
+            HolderLocation::PodReplaced
         } else if current.node == self.settings.node {
-            Whereabouts::Here
+            HolderLocation::ThisNode
         } else {
-            Whereabouts::Elsewhere
+            HolderLocation::OtherNode
         };
         let dismissed = record.history.into_iter().filter(|former| former.reason != SANDBOX_DIED);
         Ok(PodRecord {
             uid,
             listed: addresses_on(&current.ips, interface),
-            whereabouts,
+            holder_location,
             holder: current.container_id.map(|container| (container, current.generation)),
             dismissed: dismissed.filter_map(|former| former.container_id).collect(),
         })

@@ -16,7 +16,7 @@ use holdfast_core::{
     id::{ContainerId, Generation, IfIndex, IfName, PodName},
 };
 use holdfast_guard::{BindingEntry, BindingState, DatapathError, EventKind, GuardEvent, Link, LinkInfo};
-use holdfast_ipam::{PodRecord, SANDBOX_DIED, Whereabouts};
+use holdfast_ipam::{HolderLocation, PodRecord, SANDBOX_DIED};
 use holdfast_net::HostLink;
 use kube::runtime::events::EventType;
 
@@ -286,17 +286,17 @@ impl Attach {
     /// In the pod's turn no ADD is half done: a holder that the record names has its link.
     async fn look_in_turn(&self, tenant: &Tenant) -> Result<(Finding, Option<String>), AttachError> {
         let record = self.ipam.look(&tenant.pod, &tenant.interface).await?;
-        let PodRecord { uid, holder, whereabouts, listed, dismissed } = record;
+        let PodRecord { uid, holder, holder_location, listed, dismissed } = record;
         let life = self.sandboxes.life(&tenant.container);
         let process = self.sandboxes.process(tenant.container.tag());
         let named = match holder {
             None if dismissed.iter().any(|former| former == tenant.container.as_str()) => Named::Dismissed,
             None => Named::Nobody,
             Some((container, generation)) => {
-                let may_live = match whereabouts {
-                    Whereabouts::Here => self.may_live(&container, life).await?,
-                    Whereabouts::Elsewhere => true,
-                    Whereabouts::Nowhere => false,
+                let may_live = match holder_location {
+                    HolderLocation::ThisNode => self.may_live(&container, life).await?,
+                    HolderLocation::OtherNode => true,
+                    HolderLocation::PodReplaced => false,
                 };
                 Named::Holder { tag: container.tag(), generation, may_live }
             }
