@@ -193,7 +193,7 @@ impl Attach {
             return;
         }
         let (ipam, pod, displaced) = (self.ipam.clone(), call.pod.clone(), bound.displaced.clone());
-        self.background.spawn(async move { ipam.release(&pod, &displaced).await });
+        self.background.spawn(async move { ipam.release_addresses(&pod, &displaced).await });
     }
 }
 

@@ -96,7 +96,7 @@ impl<'a> Seeker<'a> {
         }
         // A pod that waits for one family must not sit on an address of another.
         let taken: Vec<_> = taken.iter().map(Assigned::address).collect();
-        self.ipam.release(self.pod, &taken).await;
+        self.ipam.release_addresses(self.pod, &taken).await;
         let (pod, interface) = (self.pod.clone(), self.plan.request.interface.clone());
         Err(failed.unwrap_or(IpamError::Exhausted { pod, interface, shortages }))
     }

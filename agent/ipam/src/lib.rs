@@ -190,7 +190,7 @@ impl Ipam {
         let leaving = UnbindRequest { pod, container, interface, has_other_interfaces: false, reason: "AddFailed" };
         let outcome = self.try_unbind(&leaving).await;
         match (dropped, outcome) {
-            (Ok(_), Ok(UnbindOutcome::Released(addresses))) => self.release(pod, &addresses).await,
+            (Ok(_), Ok(UnbindOutcome::Released(addresses))) => self.release_addresses(pod, &addresses).await,
             (Ok(_), Ok(_)) => {}
             (Err(error), _) => tracing::warn!(%pod, %error, "the record of a failed ADD still lists lost addresses"),
             (_, Err(error)) => tracing::warn!(%pod, %error, "the record of a failed ADD was not taken back"),
@@ -231,7 +231,7 @@ impl Ipam {
         Ok(plan.with_node_labels(node.and_then(|node| node.metadata.labels).unwrap_or_default()))
     }
 
-    /// One progress of the protocol. None: what was read is out of date, start over.
+    /// One pass of the protocol. None: what was read is out of date, start over.
     async fn attempt(
         &self,
         plan: &Plan<'_>,
@@ -341,7 +341,7 @@ impl Ipam {
     }
 
     /// Marks the claims of addresses that the pod's endpoint lists no more. Whatever fails here, the collector ends.
-    pub async fn release(&self, pod: &PodName, addresses: &[IpAddr]) {
+    pub async fn release_addresses(&self, pod: &PodName, addresses: &[IpAddr]) {
         self.recent.forget(addresses);
         if let Err(error) = self.store.release_addresses(pod, addresses).await {
             tracing::warn!(%pod, ?addresses, %error, "the claims were not marked as released; the controller will");

@@ -43,7 +43,7 @@ pub const SANDBOX_DIED: &str = "SandboxDied";
 
 impl Ipam {
     /// The record of the container's interface, for CHECK. None: the container is not the one that the endpoint names.
-    pub async fn record(
+    pub async fn interface_record(
         &self,
         pod: &PodName,
         container: &ContainerId,
@@ -64,7 +64,7 @@ impl Ipam {
     }
 
     /// What the records say of a pod's interface.
-    pub async fn look(&self, name: &PodName, interface: &IfName) -> Result<PodRecord, IpamError> {
+    pub async fn pod_record(&self, name: &PodName, interface: &IfName) -> Result<PodRecord, IpamError> {
         let (pod, endpoint) = tokio::try_join!(self.store.pod(name), self.store.endpoint(name))?;
         let uid = pod.and_then(|pod| pod.metadata.uid);
         let record = endpoint.and_then(|endpoint| endpoint.status).unwrap_or_default();
@@ -134,17 +134,17 @@ impl Ipam {
     }
 
     /// The pods on this node. Not read live: good for what is looked at again.
-    pub async fn pods_here(&self) -> Result<Vec<Pod>, IpamError> {
+    pub async fn pods_on_node(&self) -> Result<Vec<Pod>, IpamError> {
         Ok(self.store.pods_on(&self.settings.node).await?)
     }
 
     /// The endpoints that are bound on this node.
-    pub async fn endpoints_here(&self) -> Result<Vec<SpiderEndpoint>, IpamError> {
+    pub async fn endpoints_on_node(&self) -> Result<Vec<SpiderEndpoint>, IpamError> {
         Ok(self.store.endpoints_labelled(NODE_LABEL, &label_value(&self.settings.node)).await?)
     }
 
     /// Whether the container is the one that the endpoint names, and its pod still runs.
-    pub async fn is_live(&self, name: &PodName, container: &ContainerId) -> Result<bool, IpamError> {
+    pub async fn is_live_holder(&self, name: &PodName, container: &ContainerId) -> Result<bool, IpamError> {
         let (pod, endpoint) = tokio::try_join!(self.store.pod(name), self.store.endpoint(name))?;
         let Some(current) = endpoint.and_then(|endpoint| endpoint.status).map(|status| status.current) else {
             return Ok(false);
@@ -154,7 +154,7 @@ impl Ipam {
     }
 
     /// Whether the API server answers.
-    pub async fn reach_api_server(&self) -> Result<(), IpamError> {
+    pub async fn ping_api_server(&self) -> Result<(), IpamError> {
         self.store.node(&self.settings.node).await?;
         Ok(())
     }

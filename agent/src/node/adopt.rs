@@ -53,7 +53,9 @@ impl Attach {
     async fn adopt(&self, link: &HostLink, mode: GuardMode) -> Result<(), AttachError> {
         let Some(pod) = &link.pod else { return Ok(()) };
         let _turn = self.locks.turn(pod).await;
-        let Some((ip, generation)) = self.ipam.record(pod, &link.container, &link.ifname).await? else { return Ok(()) };
+        let Some((ip, generation)) = self.ipam.interface_record(pod, &link.container, &link.ifname).await? else {
+            return Ok(());
+        };
         // A sandbox that died keeps its record only until that is collected.
         if self.sandboxes.life(&link.container) == Life::Dead {
             return Ok(());
@@ -133,7 +135,7 @@ impl Attach {
         let _turn = self.locks.turn(&held.pod).await;
         for ip in &held.ips {
             let Ok(interface) = ip.interface.parse() else { continue };
-            match self.ipam.record(&held.pod, container, &interface).await {
+            match self.ipam.interface_record(&held.pod, container, &interface).await {
                 Ok(Some(record)) if self.is_attached(container, &interface).is_ok_and(|attached| !attached) => {
                     let tenant = Tenant { pod: held.pod.clone(), container: container.clone(), interface };
                     self.guard_again(tenant, record, self.mode_for(picture.mode(&held.pod))).await;

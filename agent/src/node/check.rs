@@ -18,7 +18,8 @@ impl Attach {
     }
 
     async fn try_check(&self, call: &Call, plugin: Plugin) -> Result<(), AttachError> {
-        let Some((ip, generation)) = self.ipam.record(&call.pod, &call.container, &call.interface).await? else {
+        let Some((ip, generation)) = self.ipam.interface_record(&call.pod, &call.container, &call.interface).await?
+        else {
             let msg = format!(
                 "pod {}: container {} is not the one that holds the pod's addresses on {}",
                 call.pod, call.container, call.interface
@@ -67,7 +68,7 @@ impl Attach {
 
     /// Whether an ADD would work now: the API server answers.
     pub async fn status(&self, _invocation: &Invocation, deadline: Instant) -> Result<(), CniError> {
-        let answer = tokio::time::timeout_at(deadline.into(), self.ipam.reach_api_server()).await;
+        let answer = tokio::time::timeout_at(deadline.into(), self.ipam.ping_api_server()).await;
         let why = match answer {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),

@@ -148,7 +148,7 @@ impl Attach {
         let links = self.network.links().await?;
         self.forget_gone(&guarded, &links)?;
         self.enforce_decisions()?;
-        let (endpoints, pods) = tokio::try_join!(self.ipam.endpoints_here(), self.ipam.pods_here())?;
+        let (endpoints, pods) = tokio::try_join!(self.ipam.endpoints_on_node(), self.ipam.pods_on_node())?;
         let picture = Picture::new(endpoints, &pods, self.datapath.bindings()?);
         for link in &links {
             let known = guarded.iter().find(|known| known.link == link.index && known.name == link.name);

@@ -285,7 +285,7 @@ impl Attach {
 
     /// In the pod's turn no ADD is half done: a holder that the record names has its link.
     async fn look_in_turn(&self, tenant: &Tenant) -> Result<(Finding, Option<String>), AttachError> {
-        let record = self.ipam.look(&tenant.pod, &tenant.interface).await?;
+        let record = self.ipam.pod_record(&tenant.pod, &tenant.interface).await?;
         let PodRecord { uid, holder, holder_location, listed, dismissed } = record;
         let life = self.sandboxes.life(&tenant.container);
         let process = self.sandboxes.process(tenant.container.tag());

@@ -90,7 +90,7 @@ impl Attach {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             let _turn = self.locks.turn(pod).await;
-            match self.ipam.record(pod, container, interface).await {
+            match self.ipam.interface_record(pod, container, interface).await {
                 // A DEL or a newer sandbox came first.
                 Ok(None) => return false,
                 Ok(Some(_)) if self.try_inside(wanted) => return true,

@@ -126,7 +126,7 @@ impl Attach {
             UnbindOutcome::Released(addresses) => {
                 tracing::info!(%pod, %container, reason, ?addresses, "released");
                 let (ipam, pod) = (self.ipam.clone(), pod.clone());
-                self.background.spawn(async move { ipam.release(&pod, &addresses).await });
+                self.background.spawn(async move { ipam.release_addresses(&pod, &addresses).await });
             }
         }
         Ok(())
@@ -171,7 +171,7 @@ impl Attach {
     async fn collect_garbage(&self, tenant: &Tenant, plugin: Plugin) -> Result<(), AttachError> {
         let Tenant { pod, container, interface } = tenant;
         let _turn = self.locks.turn(pod).await;
-        if self.sandboxes.life(container) == Life::Alive || self.ipam.is_live(pod, container).await? {
+        if self.sandboxes.life(container) == Life::Alive || self.ipam.is_live_holder(pod, container).await? {
             return Ok(());
         }
         match plugin {
