@@ -22,9 +22,9 @@ pub struct PodRecord {
     /// Where that may live.
     pub holder_location: HolderLocation,
     /// Containers that were taken off the record on purpose. Being taken for dead is none: it may have been a mistake.
-    pub dismissed: Vec<String>,
+    pub unbound_containers: Vec<String>,
     /// The addresses of the interface asked for.
-    pub listed: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Where the holder that a record names may live.
@@ -76,13 +76,13 @@ impl Ipam {
         } else {
             HolderLocation::OtherNode
         };
-        let dismissed = record.history.into_iter().filter(|former| former.reason != SANDBOX_DIED);
+        let unbound_containers = record.history.into_iter().filter(|former| former.reason != SANDBOX_DIED);
         Ok(PodRecord {
             uid,
-            listed: addresses_on(&current.ips, interface),
+            addresses: addresses_on(&current.ips, interface),
             holder_location,
             holder: current.container_id.map(|container| (container, current.generation)),
-            dismissed: dismissed.filter_map(|former| former.container_id).collect(),
+            unbound_containers: unbound_containers.filter_map(|former| former.container_id).collect(),
         })
     }
 

@@ -286,11 +286,11 @@ impl Attach {
     /// In the pod's turn no ADD is half done: a holder that the record names has its link.
     async fn look_in_turn(&self, tenant: &Tenant) -> Result<(Finding, Option<String>), AttachError> {
         let record = self.ipam.pod_record(&tenant.pod, &tenant.interface).await?;
-        let PodRecord { uid, holder, holder_location, listed, dismissed } = record;
+        let PodRecord { uid, holder, holder_location, addresses: listed, unbound_containers } = record;
         let life = self.sandboxes.life(&tenant.container);
         let process = self.sandboxes.process(tenant.container.tag());
         let named = match holder {
-            None if dismissed.iter().any(|former| former == tenant.container.as_str()) => Named::Dismissed,
+            None if unbound_containers.iter().any(|former| former == tenant.container.as_str()) => Named::Dismissed,
             None => Named::Nobody,
             Some((container, generation)) => {
                 let may_live = match holder_location {
