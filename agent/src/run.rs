@@ -16,7 +16,7 @@ use anyhow::{Context, anyhow, bail};
 use holdfast_api::store::Store;
 use holdfast_controller::{Controller, ControllerMetrics};
 use holdfast_guard::{Datapath, GuardMetrics};
-use holdfast_ipam::{AllocationMetrics, Ipam, pools::Pools};
+use holdfast_ipam::{Ipam, IpamMetrics, pools::Pools};
 use holdfast_net::Network;
 use ipnet::IpNet;
 use kube::{Client, Config, client::ClientBuilder};
@@ -76,10 +76,10 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     let settings = holdfast_ipam::Settings {
         node: args.node.clone(),
         families: conf.families(),
-        stateful_set: conf.enable_stateful_set,
+        sticky_stateful_sets: conf.enable_stateful_set,
     };
     let mut registry = Registry::default();
-    let metrics = AllocationMetrics::register(&mut registry);
+    let metrics = IpamMetrics::register(&mut registry);
     let verbs = VerbMetrics::register(&mut registry);
     let guard = GuardMetrics::register(&mut registry, datapath.clone());
     let registry = Arc::new(registry);

@@ -33,7 +33,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 
 use allocation::{Recent, Seeker};
 pub use error::IpamError;
-pub use metrics::AllocationMetrics;
+pub use metrics::IpamMetrics;
 use plan::Plan;
 use pools::Pools;
 pub use records::{HolderLocation, PodRecord, SANDBOX_DIED};
@@ -101,7 +101,7 @@ pub struct Ipam {
     store: Store,
     pools: Arc<Pools>,
     settings: Arc<Settings>,
-    metrics: AllocationMetrics,
+    metrics: IpamMetrics,
     recent: Arc<Recent>,
 }
 
@@ -113,7 +113,7 @@ pub struct Settings {
     /// The families that pods get.
     pub families: Vec<Family>,
     /// Whether the pods of StatefulSets keep their addresses.
-    pub stateful_set: bool,
+    pub sticky_stateful_sets: bool,
 }
 
 /// What the tries of one ADD have come to so far.
@@ -129,7 +129,7 @@ struct BindProgress {
 
 impl Ipam {
     /// Allocation from `pools` through `store`.
-    pub fn new(store: Store, pools: Arc<Pools>, settings: Settings, metrics: AllocationMetrics) -> Self {
+    pub fn new(store: Store, pools: Arc<Pools>, settings: Settings, metrics: IpamMetrics) -> Self {
         Self { store, pools, settings: Arc::new(settings), metrics, recent: Arc::default() }
     }
 
@@ -299,7 +299,7 @@ impl Ipam {
             if status.current.container_id.as_ref() != Some(container) {
                 return Ok(UnbindOutcome::Nothing);
             }
-            let sticky = status.is_sticky() && self.settings.stateful_set;
+            let sticky = status.is_sticky() && self.settings.sticky_stateful_sets;
             if sticky && has_other_interfaces {
                 return Ok(UnbindOutcome::Nothing);
             }

@@ -12,7 +12,7 @@ use crate::error::IpamError;
 
 /// Allocations and releases. Clones count together.
 #[derive(Debug, Clone, Default)]
-pub struct AllocationMetrics {
+pub struct IpamMetrics {
     allocation: Outcomes,
     release: Outcomes,
 }
@@ -75,7 +75,7 @@ impl Outcomes {
     }
 }
 
-impl AllocationMetrics {
+impl IpamMetrics {
     /// Registers allocations and releases.
     pub fn register(registry: &mut Registry) -> Self {
         let new = Self::default();
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn names_are_the_documented_ones() {
         let mut registry = Registry::default();
-        let metrics = AllocationMetrics::register(&mut registry);
+        let metrics = IpamMetrics::register(&mut registry);
         let contended: Result<(), _> = Err(IpamError::Contended(PodName::new("n", "p")));
         metrics.allocated(&contended, Duration::from_millis(4));
         metrics.released(&Ok(()), Duration::from_millis(4));

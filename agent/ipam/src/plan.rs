@@ -168,7 +168,7 @@ impl<'a> Plan<'a> {
     /// StatefulSet, unless its author names other pools now. A change of default pools moves nothing.
     pub(super) fn keep(&self, before: Option<&SpiderEndpoint>, lost: &HashSet<IpAddr>) -> Vec<Assigned> {
         let Some(status) = before.and_then(|before| before.status.as_ref()) else { return Vec::new() };
-        let sticky = self.settings.stateful_set && self.owner.is_stateful_set() && self.owner.owns(status);
+        let sticky = self.settings.sticky_stateful_sets && self.owner.is_stateful_set() && self.owner.owns(status);
         if !sticky && status.current.uid != self.uid {
             return Vec::new();
         }

@@ -8,7 +8,7 @@ use super::*;
 const POOL: &str = "a";
 
 fn settings(stateful_set: bool) -> Settings {
-    Settings { node: "n1".into(), families: vec![Family::V4], stateful_set }
+    Settings { node: "n1".into(), families: vec![Family::V4], sticky_stateful_sets: stateful_set }
 }
 
 /// The pod `web-0` of the StatefulSet with this UID.
