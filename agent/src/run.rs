@@ -16,7 +16,7 @@ use anyhow::{Context, anyhow, bail};
 use holdfast_api::store::Store;
 use holdfast_controller::{Controller, ControllerMetrics};
 use holdfast_guard::{Datapath, GuardMetrics};
-use holdfast_ipam::{Ipam, IpamMetrics, pools::Pools};
+use holdfast_ipam::{Ipam, IpamMetrics, PoolCache};
 use holdfast_net::Network;
 use ipnet::IpNet;
 use kube::{Client, Config, client::ClientBuilder};
@@ -72,7 +72,7 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     let network = Network::open()?;
     network.prepare_node().await?;
     let (datapath, events) = Datapath::open(&holdfast_guard::Config::new(&args.bpffs))?;
-    let pools = Arc::new(Pools::default());
+    let pools = Arc::new(PoolCache::default());
     let settings = holdfast_ipam::Settings {
         node: args.node.clone(),
         families: conf.families(),
@@ -134,30 +134,30 @@ async fn serve_health(
 }
 
 /// Keeps allocation and guard informed of the pools.
-fn follow_pools(following: &mut JoinSet<Outcome>, client: &Client, pools: &Arc<Pools>, datapath: &Datapath) {
+fn follow_pools(following: &mut JoinSet<Outcome>, client: &Client, pools: &Arc<PoolCache>, datapath: &Datapath) {
     let (watches, followed, datapath) = (client.clone(), Arc::clone(pools), datapath.clone());
     following.spawn(async move {
         let known = Mutex::new(BTreeMap::new());
-        let managed = |pools: &Pools| {
+        let managed = |pools: &PoolCache| {
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             let managed = managed(pools, &mut known);
             if let Err(error) = datapath.set_pools(&managed) {
                 tracing::error!(%error, "the guard does not know the pools as they are now");
             }
         };
-        followed.follow_pools(watches, managed).await;
+        followed.watch_pools(watches, managed).await;
         bail!("the watch of the pools ended")
     });
     let (watches, followed) = (client.clone(), Arc::clone(pools));
     following.spawn(async move {
-        followed.follow_reserved(watches).await;
+        followed.watch_reserved_ips(watches).await;
         bail!("the watch of the reserved addresses ended")
     });
 }
 
 /// The networks that the guard is to manage. A pool whose spec cannot be read (any more) keeps those that it had: its
 /// addresses are in use.
-fn managed(pools: &Pools, known: &mut BTreeMap<String, Vec<IpNet>>) -> Vec<(IpNet, u32)> {
+fn managed(pools: &PoolCache, known: &mut BTreeMap<String, Vec<IpNet>>) -> Vec<(IpNet, u32)> {
     let all = pools.all();
     known.retain(|name, _| all.contains_key(name));
     for (name, pool) in all {
@@ -326,7 +326,7 @@ mod tests {
             let spec = json!({"subnet": "10.0.0.0/24", "ips": [ips]});
             SpiderIPPool::new("p", serde_json::from_value(spec).unwrap())
         };
-        let (pools, mut known) = (Pools::default(), BTreeMap::new());
+        let (pools, mut known) = (PoolCache::default(), BTreeMap::new());
         pools.replace(vec![pool("10.0.0.1-10.0.0.9")], &[]);
         let before = managed(&pools, &mut known);
         assert!(!before.is_empty());

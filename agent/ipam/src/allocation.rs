@@ -24,7 +24,7 @@ use super::{
     error::Shortage,
     plan::{Assigned, Plan},
 };
-use crate::pools::KnownPool;
+use crate::pools::CachedPool;
 
 /// How many proposals are tried before the pool's claims are listed. Each miss costs a round trip; the list costs as
 /// much as the pool is full.
@@ -102,7 +102,7 @@ impl<'a> Seeker<'a> {
     }
 
     /// A free address of `family` from the first of `pools` that has one. None: the plan leaves the family out.
-    async fn one(&self, family: Family, pools: &[Arc<KnownPool>]) -> Search<Option<Assigned>> {
+    async fn one(&self, family: Family, pools: &[Arc<CachedPool>]) -> Search<Option<Assigned>> {
         if let Some(address) = self.plan.fixed(family)
             && let Some(assigned) = self.take_fixed(address, pools).await?
         {
@@ -125,9 +125,9 @@ impl<'a> Seeker<'a> {
     }
 
     /// The address that the pod's author fixed for it. None: it is for another of the pod's interfaces.
-    async fn take_fixed(&self, address: IpAddr, pools: &[Arc<KnownPool>]) -> Result<Option<Assigned>, IpamError> {
+    async fn take_fixed(&self, address: IpAddr, pools: &[Arc<CachedPool>]) -> Result<Option<Assigned>, IpamError> {
         let refused = |why: String| IpamError::Static { pod: self.pod.clone(), address, why };
-        let gives = |known: &&Arc<KnownPool>| known.parsed.as_ref().is_ok_and(|pool| pool.addresses.contains(address));
+        let gives = |known: &&Arc<CachedPool>| known.parsed.as_ref().is_ok_and(|pool| pool.addresses.contains(address));
         let Some((known, pool)) = pools.iter().find(gives).and_then(|known| Some((known, known.parsed.as_ref().ok()?)))
         else {
             if self.plan.is_one_of_many() && self.ipam.pools.all().values().any(|known| gives(&known)) {
@@ -162,7 +162,7 @@ impl<'a> Seeker<'a> {
     }
 
     /// An address of one pool, or a sentence on what holds it.
-    async fn take_from(&self, known: &KnownPool, pool: &Pool) -> Result<Result<IpAddr, String>, IpamError> {
+    async fn take_from(&self, known: &CachedPool, pool: &Pool) -> Result<Result<IpAddr, String>, IpamError> {
         if let Some(address) = self.first_of(&known.name, self.guesses(known, &pool.addresses)).await? {
             return Ok(Ok(address));
         }
@@ -187,7 +187,7 @@ impl<'a> Seeker<'a> {
     }
 
     /// What is likely to be free, as far as this agent knows without asking.
-    fn guesses(&self, known: &KnownPool, addresses: &AddressSet) -> Vec<IpAddr> {
+    fn guesses(&self, known: &CachedPool, addresses: &AddressSet) -> Vec<IpAddr> {
         let pod = self.pod.to_string();
         let recent = self.ipam.recent.of_others(&pod);
         let shown = |address| known.in_use.get(&address).is_some_and(|holder| *holder != pod);
@@ -220,7 +220,7 @@ impl<'a> Seeker<'a> {
     /// Nothing else is free: the released address that has rested longest is taken before its rest is over.
     async fn end_a_rest(
         &self,
-        known: &KnownPool,
+        known: &CachedPool,
         pool: &Pool,
         claims: &[IPClaim],
     ) -> Result<Option<IpAddr>, IpamError> {
@@ -241,7 +241,7 @@ impl<'a> Seeker<'a> {
     }
 }
 
-fn describe(known: &KnownPool, pool: &Pool, claims: &[IPClaim]) -> String {
+fn describe(known: &CachedPool, pool: &Pool, claims: &[IPClaim]) -> String {
     let size = pool.addresses.len();
     if size == 0 {
         return format!(

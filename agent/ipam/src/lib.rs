@@ -13,7 +13,7 @@ mod error;
 pub mod fixed;
 mod metrics;
 mod plan;
-pub mod pools;
+mod pools;
 mod records;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
@@ -35,7 +35,7 @@ use allocation::{Recent, Seeker};
 pub use error::IpamError;
 pub use metrics::IpamMetrics;
 use plan::Plan;
-use pools::Pools;
+pub use pools::{CachedPool, PoolCache};
 pub use records::{HolderLocation, PodRecord, SANDBOX_DIED};
 
 /// How often an ADD starts over when others change what it read.
@@ -99,7 +99,7 @@ pub enum UnbindOutcome {
 #[derive(Clone)]
 pub struct Ipam {
     store: Store,
-    pools: Arc<Pools>,
+    pools: Arc<PoolCache>,
     settings: Arc<Settings>,
     metrics: IpamMetrics,
     recent: Arc<Recent>,
@@ -129,7 +129,7 @@ struct BindProgress {
 
 impl Ipam {
     /// Allocation from `pools` through `store`.
-    pub fn new(store: Store, pools: Arc<Pools>, settings: Settings, metrics: IpamMetrics) -> Self {
+    pub fn new(store: Store, pools: Arc<PoolCache>, settings: Settings, metrics: IpamMetrics) -> Self {
         Self { store, pools, settings: Arc::new(settings), metrics, recent: Arc::default() }
     }
 

@@ -23,7 +23,7 @@ use super::{BindRequest, IpAllocation, IpamError, Settings};
 use crate::{
     choice::{Choice, ChoiceError, Source},
     fixed,
-    pools::{Applicant, KnownPool, Pools},
+    pools::{CachedPool, PodContext, PoolCache},
 };
 
 /// An address of the interface, kept or newly taken.
@@ -48,7 +48,7 @@ impl Assigned {
 }
 
 /// The pools to try for each family, in their order.
-pub(super) type Candidates = Vec<(Family, Vec<Arc<KnownPool>>)>;
+pub(super) type Candidates = Vec<(Family, Vec<Arc<CachedPool>>)>;
 
 /// One ADD.
 pub(super) struct Plan<'a> {
@@ -124,7 +124,7 @@ impl<'a> Plan<'a> {
         self.choice.source == Source::Pod(IPPOOLS)
     }
 
-    pub(super) fn names_unknown_pools(&self, pools: &Pools) -> bool {
+    pub(super) fn names_unknown_pools(&self, pools: &PoolCache) -> bool {
         let known = pools.all();
         let plain = |name: &&String| !name.contains(['*', '?', '[']);
         let mut names = self.families().filter_map(|family| self.choice.names(family)).flatten();
@@ -134,8 +134,8 @@ impl<'a> Plan<'a> {
     }
 
     /// The pools to try for each of `families`, or every family's reasons why there is none.
-    pub(super) fn candidates(&self, pools: &Pools, families: &[Family]) -> Result<Candidates, IpamError> {
-        let applicant = Applicant {
+    pub(super) fn candidates(&self, pools: &PoolCache, families: &[Family]) -> Result<Candidates, IpamError> {
+        let context = PodContext {
             namespace: &self.request.pod.namespace,
             namespace_labels: &self.namespace_labels,
             pod_labels: self.pod_labels,
@@ -145,7 +145,7 @@ impl<'a> Plan<'a> {
         };
         let (mut found, mut reasons) = (Vec::new(), Vec::new());
         for family in families {
-            match pools.candidates(&self.choice, *family, &applicant) {
+            match pools.candidates(&self.choice, *family, &context) {
                 Ok(candidates) => found.push((*family, candidates)),
                 Err(none) => reasons.push(none),
             }
@@ -192,7 +192,7 @@ impl<'a> Plan<'a> {
         before: Option<&SpiderEndpoint>,
         kept: &[Assigned],
         taken: &[Assigned],
-        pools: &Pools,
+        pools: &PoolCache,
         now: Timestamp,
     ) -> SpiderEndpoint {
         let mut endpoint = before.cloned().unwrap_or_else(|| SpiderEndpoint::for_pod(&self.request.pod));
@@ -227,7 +227,7 @@ impl<'a> Plan<'a> {
         endpoint
     }
 
-    fn record<'b>(&self, assigned: impl Iterator<Item = &'b Assigned>, pools: &Pools) -> EndpointIp {
+    fn record<'b>(&self, assigned: impl Iterator<Item = &'b Assigned>, pools: &PoolCache) -> EndpointIp {
         let mut ip = EndpointIp { interface: self.request.interface.to_string(), ..EndpointIp::default() };
         for assigned in assigned {
             let (net, pool) = (Some(assigned.net.to_string()), Some(assigned.pool.clone()));

@@ -32,7 +32,7 @@ type Labels = BTreeMap<String, String>;
 
 /// A pool and what is known of its use.
 #[derive(Debug)]
-pub struct KnownPool {
+pub struct CachedPool {
     /// Its name.
     pub name: String,
     /// What its author wrote.
@@ -45,7 +45,7 @@ pub struct KnownPool {
     foreign: bool,
 }
 
-impl From<SpiderIPPool> for KnownPool {
+impl From<SpiderIPPool> for CachedPool {
     fn from(pool: SpiderIPPool) -> Self {
         let shown = pool.status.as_ref().and_then(|status| status.allocated_ips.as_deref());
         let shown: Allocations = shown.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
@@ -62,7 +62,7 @@ impl From<SpiderIPPool> for KnownPool {
 
 /// Who asks for a pool.
 #[derive(Debug, Clone, Copy)]
-pub struct Applicant<'a> {
+pub struct PodContext<'a> {
     /// The pod's namespace.
     pub namespace: &'a str,
     /// The namespace's labels.
@@ -88,25 +88,25 @@ pub struct NoPool {
 
 /// The pools and reserved addresses of the cluster.
 #[derive(Debug, Default)]
-pub struct Pools {
-    by_name: RwLock<BTreeMap<String, Arc<KnownPool>>>,
+pub struct PoolCache {
+    by_name: RwLock<BTreeMap<String, Arc<CachedPool>>>,
     reserved: RwLock<BTreeMap<String, Vec<AddressSet>>>,
     synced: AtomicBool,
 }
 
-impl Pools {
+impl PoolCache {
     /// All pools by name.
-    pub fn all(&self) -> BTreeMap<String, Arc<KnownPool>> {
+    pub fn all(&self) -> BTreeMap<String, Arc<CachedPool>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the pools have been listed once.
-    pub fn synced(&self) -> bool {
+    pub fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Relaxed)
     }
 
     /// One pool.
-    pub fn get(&self, name: &str) -> Option<Arc<KnownPool>> {
+    pub fn get(&self, name: &str) -> Option<Arc<CachedPool>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
@@ -129,20 +129,20 @@ impl Pools {
         *self.reserved.write().unwrap_or_else(PoisonError::into_inner) = reserved;
     }
 
-    /// The pools of `family` that `applicant` may use, in the order to try them. Empty where the choice leaves the
+    /// The pools of `family` that `context` may use, in the order to try them. Empty where the choice leaves the
     /// family out.
     pub fn candidates(
         &self,
         choice: &Choice,
         family: Family,
-        applicant: &Applicant<'_>,
-    ) -> Result<Vec<Arc<KnownPool>>, NoPool> {
+        context: &PodContext<'_>,
+    ) -> Result<Vec<Arc<CachedPool>>, NoPool> {
         let pools = self.all();
         let mut reasons = Vec::new();
         let mut fit = Vec::new();
         for named in named(&pools, choice.names(family), family) {
             match named {
-                Ok(pool) => match pool.refuses(family, applicant) {
+                Ok(pool) => match pool.ineligible_reason(family, context) {
                     None => fit.push(pool),
                     Some(why) => reasons.push(format!("pool {} {why}", pool.name)),
                 },
@@ -156,22 +156,22 @@ impl Pools {
     }
 
     /// Follows the pools, for as long as it is polled.
-    pub async fn follow_pools(&self, client: Client, changed: impl Fn(&Self)) {
+    pub async fn watch_pools(&self, client: Client, changed: impl Fn(&Self)) {
         let after = || {
             self.synced.store(true, Ordering::Relaxed);
             changed(self);
         };
-        follow(client, &self.by_name, |pool: SpiderIPPool| Arc::new(pool.into()), after).await;
+        watch(client, &self.by_name, |pool: SpiderIPPool| Arc::new(pool.into()), after).await;
     }
 
     /// Follows the reserved addresses, for as long as it is polled.
-    pub async fn follow_reserved(&self, client: Client) {
-        follow(client, &self.reserved, |reserved: SpiderReservedIP| sets_of(&reserved), || ()).await;
+    pub async fn watch_reserved_ips(&self, client: Client) {
+        watch(client, &self.reserved, |reserved: SpiderReservedIP| sets_of(&reserved), || ()).await;
     }
 }
 
 /// Keeps `known` as the API server has it; calls `changed` after each change.
-async fn follow<K, V>(client: Client, known: &RwLock<BTreeMap<String, V>>, parse: impl Fn(K) -> V, changed: impl Fn())
+async fn watch<K, V>(client: Client, known: &RwLock<BTreeMap<String, V>>, parse: impl Fn(K) -> V, changed: impl Fn())
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -217,10 +217,10 @@ fn sets_of(reserved: &SpiderReservedIP) -> Vec<AddressSet> {
 
 /// The pools that `names` stand for, in that order; without names, those marked `default`.
 fn named(
-    pools: &BTreeMap<String, Arc<KnownPool>>,
+    pools: &BTreeMap<String, Arc<CachedPool>>,
     names: Option<&[String]>,
     family: Family,
-) -> Vec<Result<Arc<KnownPool>, String>> {
+) -> Vec<Result<Arc<CachedPool>, String>> {
     let Some(names) = names else {
         let default = pools.values().filter(|pool| pool.spec.default && pool.family() == Some(family));
         return default.cloned().map(Ok).collect();
@@ -243,13 +243,13 @@ fn named(
     found
 }
 
-impl KnownPool {
+impl CachedPool {
     fn family(&self) -> Option<Family> {
         self.parsed.as_ref().ok().map(Pool::family)
     }
 
-    /// Why `applicant` may not use the pool; none where it may.
-    fn refuses(&self, family: Family, applicant: &Applicant<'_>) -> Option<String> {
+    /// Why `context` may not use the pool; none where it may.
+    fn ineligible_reason(&self, family: Family, context: &PodContext<'_>) -> Option<String> {
         let spec = &self.spec;
         let pool = match &self.parsed {
             Ok(pool) => pool,
@@ -268,23 +268,23 @@ impl KnownPool {
             let wait = "has records of another IPAM; the controller has to make claims for its addresses first";
             return Some(wait.to_owned());
         }
-        let attachment = format!("{}/{}", applicant.namespace, applicant.network);
-        let networks = |name: &String| *name == attachment || name == applicant.network;
+        let attachment = format!("{}/{}", context.namespace, context.network);
+        let networks = |name: &String| *name == attachment || name == context.network;
         if !spec.multus_name.is_empty() && !spec.multus_name.iter().any(networks) {
-            return Some(format!("is for networks {}, not {}", spec.multus_name.join(", "), applicant.network));
+            return Some(format!("is for networks {}, not {}", spec.multus_name.join(", "), context.network));
         }
-        by_name_or_label("node", &spec.node_name, spec.node_affinity.as_ref(), applicant.node, applicant.node_labels)
+        by_name_or_label("node", &spec.node_name, spec.node_affinity.as_ref(), context.node, context.node_labels)
             .or_else(|| {
                 let affinity = spec.namespace_affinity.as_ref();
                 by_name_or_label(
                     "namespace",
                     &spec.namespace_name,
                     affinity,
-                    applicant.namespace,
-                    applicant.namespace_labels,
+                    context.namespace,
+                    context.namespace_labels,
                 )
             })
-            .or_else(|| by_name_or_label("pod", &[], spec.pod_affinity.as_ref(), "this one", applicant.pod_labels))
+            .or_else(|| by_name_or_label("pod", &[], spec.pod_affinity.as_ref(), "this one", context.pod_labels))
     }
 }
 
@@ -319,24 +319,24 @@ mod tests {
 
     static NONE: LazyLock<Labels> = LazyLock::new(Labels::new);
 
-    fn pools(specs: &[(&str, serde_json::Value)]) -> Pools {
+    fn pools(specs: &[(&str, serde_json::Value)]) -> PoolCache {
         let pools = specs.iter().map(|(name, spec)| {
             let mut spec = spec.clone();
             spec["subnet"] = json!("10.0.0.0/24");
             SpiderIPPool::new(name, serde_json::from_value(spec).unwrap())
         });
-        let known = Pools::default();
+        let known = PoolCache::default();
         known.replace(pools.collect(), &[]);
         known
     }
 
-    fn ask(pools: &Pools, names: &[&str]) -> Result<Vec<String>, String> {
+    fn ask(pools: &PoolCache, names: &[&str]) -> Result<Vec<String>, String> {
         let conf = Ipam {
             default_ipv4_ippool: Some(names.iter().map(|name| (*name).to_owned()).collect()),
             ..Ipam::default()
         };
         let choice = Choice::of(&NONE, &NONE, &conf, &"eth0".parse().unwrap()).unwrap();
-        let applicant = Applicant {
+        let context = PodContext {
             namespace: "default",
             namespace_labels: &NONE,
             pod_labels: &NONE,
@@ -344,7 +344,7 @@ mod tests {
             node_labels: &NONE,
             network: "lan",
         };
-        let found = pools.candidates(&choice, Family::V4, &applicant);
+        let found = pools.candidates(&choice, Family::V4, &context);
         found.map(|found| found.iter().map(|pool| pool.name.clone()).collect()).map_err(|error| error.to_string())
     }
 
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn reservations_count_and_broken_ones_do_not_hide_the_rest() {
-        let known = Pools::default();
+        let known = PoolCache::default();
         let spec = serde_json::from_value(json!({"ips": ["nonsense", "10.0.0.1-10.0.0.3", "fd00::1"]})).unwrap();
         known.replace(Vec::new(), &[SpiderReservedIP::new("r", spec)]);
         assert!(known.is_reserved("10.0.0.2".parse().unwrap()) && known.is_reserved("fd00::1".parse().unwrap()));

@@ -8,7 +8,7 @@ use std::{
 
 use holdfast_controller::Vitals;
 use holdfast_guard::Datapath;
-use holdfast_ipam::pools::Pools;
+use holdfast_ipam::PoolCache;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -17,10 +17,10 @@ use tokio::{
 use super::{Check, Probes, check};
 
 /// An agent: whether a pod that comes now would get its address and its guard.
-pub fn agent(pools: &Arc<Pools>, datapath: &Datapath, socket: &Path) -> Probes {
+pub fn agent(pools: &Arc<PoolCache>, datapath: &Datapath, socket: &Path) -> Probes {
     let (pools, datapath, socket) = (Arc::clone(pools), datapath.clone(), socket.to_owned());
     let synced =
-        check(move || if pools.synced() { Ok(()) } else { Err("the pools have not been listed yet".to_owned()) });
+        check(move || if pools.is_synced() { Ok(()) } else { Err("the pools have not been listed yet".to_owned()) });
     let guarded = check(move || match datapath.links() {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("the guard's maps cannot be read: {error}")),
