@@ -113,3 +113,40 @@ pub enum IpamError {
     #[error("pod {0}: its endpoint and claims kept changing; trying again later helps")]
     Contended(PodName),
 }
+
+/// The classes of errors that callers tell apart: metrics count by them, and CNI error codes follow from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The API server refused a request or did not answer. Trying again helps.
+    ApiServer,
+    /// Others kept changing the same objects. Trying again helps.
+    Contended,
+    /// The pod does not exist.
+    PodNotFound,
+    /// The request is for an earlier pod of that name, or for a pod of another node.
+    Stale,
+    /// The user's mistake: an annotation cannot be used.
+    InvalidAnnotation,
+    /// The user's mistake: the pod may use no pool.
+    NoPool,
+    /// The address that the user fixed for the pod is in use or in none of its pools.
+    StaticIpUnavailable,
+    /// Every address of every pool that the pod may use is in use.
+    Exhausted,
+}
+
+impl IpamError {
+    /// Returns the error's class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Store(_) => ErrorClass::ApiServer,
+            Self::Contended(_) => ErrorClass::Contended,
+            Self::NoPod(_) => ErrorClass::PodNotFound,
+            Self::StalePod { .. } | Self::OtherNode { .. } => ErrorClass::Stale,
+            Self::Choice { .. } => ErrorClass::InvalidAnnotation,
+            Self::NoPool { .. } | Self::NoDefault { .. } => ErrorClass::NoPool,
+            Self::Static { .. } => ErrorClass::StaticIpUnavailable,
+            Self::Exhausted { .. } => ErrorClass::Exhausted,
+        }
+    }
+}

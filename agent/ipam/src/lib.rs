@@ -32,7 +32,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
 use allocation::{Recent, Seeker};
-pub use error::IpamError;
+pub use error::{ErrorClass, IpamError};
 pub use metrics::IpamMetrics;
 use plan::Plan;
 pub use pools::{CachedPool, PoolCache};

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::error::IpamError;
+use crate::error::{ErrorClass, IpamError};
 
 /// Allocations and releases. Clones count together.
 #[derive(Debug, Clone, Default)]
@@ -64,13 +64,16 @@ impl Outcomes {
         self.seconds.observe(took.as_secs_f64());
         let Err(error) = outcome else { return };
         self.failures.inc();
-        match error {
-            IpamError::Exhausted { .. } => self.used_out.inc(),
-            IpamError::NoPool { .. } | IpamError::NoDefault { .. } => self.no_pool.inc(),
-            IpamError::Contended(_) => self.retries.inc(),
-            IpamError::Store(_) => self.internal.inc(),
-            // A mistake in the request, or one that came too late: nothing of ours failed.
-            _ => return,
+        match error.class() {
+            ErrorClass::Exhausted => self.used_out.inc(),
+            ErrorClass::NoPool => self.no_pool.inc(),
+            ErrorClass::Contended => self.retries.inc(),
+            ErrorClass::ApiServer => self.internal.inc(),
+            // The request is wrong or late: neither the agent nor the API server failed.
+            ErrorClass::PodNotFound
+            | ErrorClass::Stale
+            | ErrorClass::InvalidAnnotation
+            | ErrorClass::StaticIpUnavailable => return,
         };
     }
 }

@@ -3,7 +3,7 @@
 use holdfast_cni::{CniError, code};
 use holdfast_core::id::PodName;
 use holdfast_guard::DatapathError;
-use holdfast_ipam::IpamError;
+use holdfast_ipam::{ErrorClass, IpamError};
 use holdfast_net::NetError;
 
 /// Why a verb failed.
@@ -31,14 +31,12 @@ impl AttachError {
     pub(super) fn for_runtime(&self, pod: &PodName) -> CniError {
         let code = match self {
             Self::Request(error) => return error.clone(),
-            Self::Ipam(error) => match error {
-                IpamError::Store(_) | IpamError::Contended(_) => code::TRY_AGAIN,
-                IpamError::NoPod(_) => code::UNKNOWN_CONTAINER,
-                IpamError::StalePod { .. } | IpamError::OtherNode { .. } => code::STALE,
-                IpamError::Choice { .. } | IpamError::NoPool { .. } | IpamError::NoDefault { .. } => {
-                    code::INVALID_CONFIG
-                }
-                IpamError::Exhausted { .. } | IpamError::Static { .. } => code::EXHAUSTED,
+            Self::Ipam(error) => match error.class() {
+                ErrorClass::ApiServer | ErrorClass::Contended => code::TRY_AGAIN,
+                ErrorClass::PodNotFound => code::UNKNOWN_CONTAINER,
+                ErrorClass::Stale => code::STALE,
+                ErrorClass::InvalidAnnotation | ErrorClass::NoPool => code::INVALID_CONFIG,
+                ErrorClass::StaticIpUnavailable | ErrorClass::Exhausted => code::EXHAUSTED,
             },
             Self::Net(error) if error.is_retry() => code::TRY_AGAIN,
             Self::Net(error) if error.is_mistake() => code::INVALID_CONFIG,
