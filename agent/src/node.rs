@@ -34,7 +34,7 @@ use error::AttachError;
 use guard::Tenant;
 use holdfast_cni::{AddResult, CniError, Interface, Invocation, IpConfig, Plugin, Route, code};
 use holdfast_core::{
-    binding::{Bindings, Event, Party},
+    binding::{Bindings, Event, LinkOwner},
     guard_mode::GuardMode,
     id::{IfIndex, IfName},
     pool::Family,
@@ -151,7 +151,7 @@ impl Attach {
         let bound = self.ipam.bind(&call.request()).await?;
         // The pod's older sandboxes are silent before the runtime hears that it may start the new one.
         for address in bound.ip.networks().map(|net| net.addr()) {
-            self.step(Event::Moved { address, to: call.container.tag() })?;
+            self.step(Event::Reassigned { address, to: call.container.tag() })?;
         }
         self.release_later(call, &bound);
         self.watch_sandbox(call.container.clone());
@@ -168,13 +168,13 @@ impl Attach {
         let bound = bound?;
         let link = link?;
         let net = pod_net(call, &bound)?;
-        let party = Party { tag: call.container.tag(), mac: link.pod_mac };
+        let owner = LinkOwner { tag: call.container.tag(), mac: link.pod_mac };
         let mode = bound.mode.unwrap_or(self.mode);
         // The guard is there before the link comes up, and the binding right before the address is taken from an older
         // sandbox: in between, packets to it would reach neither.
-        self.guard_host_link((link.host_index, &link.host_name, mode), party, bound.generation)?;
+        self.guard_host_link((link.host_index, &link.host_name, mode), owner, bound.generation)?;
         let placement = self.network.configure(&link, &net).await?;
-        self.bind_link(link.host_index, party, bound.generation, net.ips())?;
+        self.bind_link(link.host_index, owner, bound.generation, net.ips())?;
         self.network.expose(&link, &net, &placement.uplink).await?;
         self.datapath.attach_uplink(placement.uplink.index, &placement.uplink.name)?;
         self.tenants().insert(link.host_index, Tenant::of_call(call));

@@ -12,11 +12,11 @@
 //!       Detach (from any state)
 //! ```
 //!
-//! [`Event::Leaving`] and [`Event::Moved`] make what is Current Stale, as a Bind elsewhere does. A link that is leaving is
+//! [`Event::Detaching`] and [`Event::Reassigned`] make what is Current Stale, as a Bind elsewhere does. A link that is detaching is
 //! looked at no more: its container was taken off on purpose.
 //!
-//! What a packet says is never evidence: [`Event::Seen`] changes no state, it only makes the node look at the records. What
-//! it finds there ([`Event::Found`]) decides:
+//! What a packet says is never evidence: [`Event::Violation`] changes no state, it only makes the node look at the records. What
+//! it finds there ([`Event::Observed`]) decides:
 //!
 //! | the endpoint names | the link's sandbox | the named sandbox | then |
 //! |---|---|---|---|
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// How long after a look the next one for the same link is not worth its reads.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The state of an address on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ pub enum State {
 
 /// A link's container, as the kernel's maps know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Party {
+pub struct LinkOwner {
     /// [`ContainerId::tag`](crate::id::ContainerId::tag).
     pub tag: u64,
     /// The hardware address of the pod's end. All zero: not known, not checked.
@@ -67,40 +67,40 @@ pub enum Event {
         /// The link.
         link: IfIndex,
         /// Its container.
-        party: Party,
+        owner: LinkOwner,
         /// The address.
         address: IpAddr,
         /// The holder's generation.
         generation: Generation,
     },
     /// A link is about to go: its container is being taken down.
-    Leaving {
+    Detaching {
         /// The link.
         link: IfIndex,
     },
     /// A link has gone.
-    Detach {
+    Detached {
         /// The link.
         link: IfIndex,
     },
     /// An address has a new holder, whose link may not be there yet: whoever else has it on this node is an older one.
-    Moved {
+    Reassigned {
         /// The address.
         address: IpAddr,
         /// The new holder, by [`ContainerId::tag`](crate::id::ContainerId::tag).
         to: u64,
     },
     /// The guard saw a packet that it did not like.
-    Seen {
+    Violation {
         /// The link it came by.
         link: IfIndex,
         /// The address it used.
         address: IpAddr,
         /// What was wrong.
-        sight: Sight,
+        violation: Violation,
     },
     /// A sandbox's process ended.
-    Exited {
+    SandboxExited {
         /// [`ContainerId::tag`].
         tag: u64,
     },
@@ -110,17 +110,17 @@ pub enum Event {
         address: IpAddr,
     },
     /// What a look at the records found.
-    Found {
+    Observed {
         /// The link that it was about.
         link: IfIndex,
         /// What was found.
-        finding: Finding,
+        observation: Observation,
     },
 }
 
 /// What was wrong with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Sight {
+pub enum Violation {
     /// Its address has a newer holder.
     Stale,
     /// Its address is of a managed pool, but not the link's.
@@ -131,14 +131,14 @@ pub enum Sight {
 
 /// Who an endpoint names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
+pub enum RecordedHolder {
     /// Nobody, or there is no endpoint.
-    Nobody,
+    Vacant,
     /// Nobody any more: the link's container was taken off on purpose, by its runtime or by a controller that took its
     /// addresses back.
     Dismissed,
     /// A container.
-    Holder {
+    Container {
         /// Which.
         tag: u64,
         /// At which generation.
@@ -150,9 +150,9 @@ pub enum Named {
 
 /// What live reads say of a link's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct Observation {
     /// Who the endpoint names.
-    pub named: Named,
+    pub recorded: RecordedHolder,
     /// The addresses that the endpoint lists for the link's interface.
     pub listed: Vec<IpAddr>,
     /// Whether the API server's current pod is the one that the link's sandbox belongs to.
@@ -161,11 +161,12 @@ pub struct Finding {
     pub alive: bool,
 }
 
-impl Finding {
+impl Observation {
     /// Whether the record is to name the link's container: its pod's only sandbox that lives, and nobody decided
     /// otherwise.
-    pub fn asks_for_rebind(&self) -> bool {
-        let vacant = matches!(self.named, Named::Nobody | Named::Holder { may_live: false, .. });
+    pub fn needs_rebind(&self) -> bool {
+        let vacant =
+            matches!(self.recorded, RecordedHolder::Vacant | RecordedHolder::Container { may_live: false, .. });
         self.same_pod && self.alive && vacant && !self.listed.is_empty()
     }
 }
@@ -178,7 +179,7 @@ pub enum Action {
         /// The link.
         link: IfIndex,
         /// Its container.
-        party: Party,
+        owner: LinkOwner,
         /// The address.
         address: IpAddr,
         /// The holder's generation.
@@ -196,8 +197,8 @@ pub enum Action {
         /// The link.
         link: IfIndex,
     },
-    /// Read the link's pod, endpoint and sandbox, and answer with [`Event::Found`].
-    Look {
+    /// Read the link's pod, endpoint and sandbox, and answer with [`Event::Observed`].
+    Verify {
         /// The link.
         link: IfIndex,
     },
@@ -246,15 +247,15 @@ impl Report {
 
 #[derive(Debug, Clone)]
 struct Link {
-    party: Party,
+    owner: LinkOwner,
     addresses: BTreeMap<IpAddr, (Generation, State)>,
-    looked: Option<Duration>,
-    leaving: bool,
+    verified: Option<Duration>,
+    detaching: bool,
 }
 
 impl Link {
-    fn new(party: Party) -> Self {
-        Self { party, addresses: BTreeMap::new(), looked: None, leaving: false }
+    fn new(owner: LinkOwner) -> Self {
+        Self { owner, addresses: BTreeMap::new(), verified: None, detaching: false }
     }
 
     /// Makes what is current of `of` something else. Gives those addresses.
@@ -282,28 +283,28 @@ impl Bindings {
     }
 
     /// The container of a link.
-    pub fn party(&self, link: IfIndex) -> Option<Party> {
-        self.links.get(&link).map(|link| link.party)
+    pub fn owner(&self, link: IfIndex) -> Option<LinkOwner> {
+        self.links.get(&link).map(|link| link.owner)
     }
 
     /// The links of a container.
     pub fn links_of(&self, tag: u64) -> Vec<IfIndex> {
-        self.links.iter().filter(|(_, link)| link.party.tag == tag).map(|(index, _)| *index).collect()
+        self.links.iter().filter(|(_, link)| link.owner.tag == tag).map(|(index, _)| *index).collect()
     }
 
     /// Whether a link is about to go.
-    pub fn is_leaving(&self, link: IfIndex) -> bool {
-        self.links.get(&link).is_some_and(|link| link.leaving)
+    pub fn is_detaching(&self, link: IfIndex) -> bool {
+        self.links.get(&link).is_some_and(|link| link.detaching)
     }
 
     /// Makes a link known that has no address yet, so that its records can be looked at.
-    pub fn know(&mut self, link: IfIndex, party: Party) {
-        self.links.entry(link).or_insert_with(|| Link::new(party));
+    pub fn register(&mut self, link: IfIndex, owner: LinkOwner) {
+        self.links.entry(link).or_insert_with(|| Link::new(owner));
     }
 
     /// Takes over what the kernel's map holds already.
-    pub fn adopt(&mut self, link: IfIndex, party: Party, address: IpAddr, generation: Generation, state: State) {
-        let there = self.links.entry(link).or_insert_with(|| Link::new(party));
+    pub fn restore(&mut self, link: IfIndex, owner: LinkOwner, address: IpAddr, generation: Generation, state: State) {
+        let there = self.links.entry(link).or_insert_with(|| Link::new(owner));
         there.addresses.insert(address, (generation, state));
     }
 
@@ -315,97 +316,99 @@ impl Bindings {
     /// Takes an event at `now`, on a clock that only runs forward, and says what is to be done.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         match event {
-            Event::Bind { link, party, address, generation } => self.bind(link, party, address, generation),
-            Event::Leaving { link } => self.leave(link),
-            Event::Detach { link } => {
+            Event::Bind { link, owner, address, generation } => self.bind(link, owner, address, generation),
+            Event::Detaching { link } => self.detaching(link),
+            Event::Detached { link } => {
                 self.links.remove(&link);
                 Vec::new()
             }
-            Event::Moved { address, to } => self.moved(address, to),
-            Event::Seen { link, address, sight } => self.seen(now, link, address, sight),
-            Event::Exited { tag } => self.exited(now, tag),
+            Event::Reassigned { address, to } => self.reassigned(address, to),
+            Event::Violation { link, address, violation } => self.violation(now, link, address, violation),
+            Event::SandboxExited { tag } => self.sandbox_exited(now, tag),
             Event::Conflict { address } => match self.holder(address) {
                 Some(_) => vec![Action::Report { link: None, address, report: Report::AddressConflict }],
                 None => Vec::new(),
             },
-            Event::Found { link, finding } => self.found(link, &finding),
+            Event::Observed { link, observation } => self.observed(link, &observation),
         }
     }
 
-    fn bind(&mut self, link: IfIndex, party: Party, address: IpAddr, generation: Generation) -> Vec<Action> {
+    fn bind(&mut self, link: IfIndex, owner: LinkOwner, address: IpAddr, generation: Generation) -> Vec<Action> {
         // A number that the kernel gave again to another container's link: what was there is gone.
-        if self.links.get(&link).is_some_and(|there| there.party.tag != party.tag) {
+        if self.links.get(&link).is_some_and(|there| there.owner.tag != owner.tag) {
             self.links.remove(&link);
         }
-        let there = self.links.entry(link).or_insert_with(|| Link::new(party));
-        there.leaving = false;
+        let there = self.links.entry(link).or_insert_with(|| Link::new(owner));
+        there.detaching = false;
         there.addresses.insert(address, (generation, State::Current));
         for (_, other) in self.links.iter_mut().filter(|(other, _)| **other != link) {
             other.end_current(State::Stale, |held| held == address);
         }
-        vec![Action::MakeCurrent { link, party, address, generation }]
+        vec![Action::MakeCurrent { link, owner, address, generation }]
     }
 
-    fn leave(&mut self, link: IfIndex) -> Vec<Action> {
+    fn detaching(&mut self, link: IfIndex) -> Vec<Action> {
         let Some(there) = self.links.get_mut(&link) else { return Vec::new() };
-        there.leaving = true;
+        there.detaching = true;
         make_stale(link, there.end_current(State::Stale, |_| true))
     }
 
-    fn moved(&mut self, address: IpAddr, to: u64) -> Vec<Action> {
-        let others = self.links.iter_mut().filter(|(_, link)| link.party.tag != to);
+    fn reassigned(&mut self, address: IpAddr, to: u64) -> Vec<Action> {
+        let others = self.links.iter_mut().filter(|(_, link)| link.owner.tag != to);
         others
             .flat_map(|(link, there)| make_stale(*link, there.end_current(State::Stale, |held| held == address)))
             .collect()
     }
 
-    fn seen(&mut self, now: Duration, link: IfIndex, address: IpAddr, sight: Sight) -> Vec<Action> {
-        let report = match sight {
-            Sight::Stale => Report::StaleContainerFenced,
-            Sight::Foreign | Sight::Mac => Report::SourceViolation,
+    fn violation(&mut self, now: Duration, link: IfIndex, address: IpAddr, violation: Violation) -> Vec<Action> {
+        let report = match violation {
+            Violation::Stale => Report::StaleContainerFenced,
+            Violation::Foreign | Violation::Mac => Report::SourceViolation,
         };
         let mut actions = vec![Action::Report { link: Some(link), address, report }];
-        actions.extend(self.look(now, link));
+        actions.extend(self.verify(now, link));
         actions
     }
 
-    fn look(&mut self, now: Duration, link: IfIndex) -> Option<Action> {
-        let there = self.links.get_mut(&link).filter(|there| !there.leaving)?;
-        if there.looked.is_some_and(|looked| now.saturating_sub(looked) < LOOK_AGAIN) {
+    fn verify(&mut self, now: Duration, link: IfIndex) -> Option<Action> {
+        let there = self.links.get_mut(&link).filter(|there| !there.detaching)?;
+        if there.verified.is_some_and(|verified| now.saturating_sub(verified) < VERIFY_INTERVAL) {
             return None;
         }
-        there.looked = Some(now);
-        Some(Action::Look { link })
+        there.verified = Some(now);
+        Some(Action::Verify { link })
     }
 
     /// The first observation of a death. The look is the second.
-    fn exited(&mut self, now: Duration, tag: u64) -> Vec<Action> {
+    fn sandbox_exited(&mut self, now: Duration, tag: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        for (&link, there) in self.links.iter_mut().filter(|(_, link)| link.party.tag == tag) {
+        for (&link, there) in self.links.iter_mut().filter(|(_, link)| link.owner.tag == tag) {
             actions.extend(make_stale(link, there.end_current(State::Dead, |_| true)));
             for (_, state) in there.addresses.values_mut() {
                 *state = State::Dead;
             }
-            if !there.leaving {
-                there.looked = Some(now);
-                actions.push(Action::Look { link });
+            if !there.detaching {
+                there.verified = Some(now);
+                actions.push(Action::Verify { link });
             }
         }
         actions
     }
 
-    fn found(&mut self, link: IfIndex, finding: &Finding) -> Vec<Action> {
-        let Some(there) = self.links.get(&link).filter(|there| !there.leaving) else { return Vec::new() };
-        let party = there.party;
-        match finding.named {
-            Named::Holder { tag, .. } if tag == party.tag && !finding.alive => vec![Action::Collect { link }],
-            Named::Holder { tag, generation, .. } if tag == party.tag => {
+    fn observed(&mut self, link: IfIndex, observation: &Observation) -> Vec<Action> {
+        let Some(there) = self.links.get(&link).filter(|there| !there.detaching) else { return Vec::new() };
+        let owner = there.owner;
+        match observation.recorded {
+            RecordedHolder::Container { tag, .. } if tag == owner.tag && !observation.alive => {
+                vec![Action::Collect { link }]
+            }
+            RecordedHolder::Container { tag, generation, .. } if tag == owner.tag => {
                 let missing = |address: &IpAddr| self.state(link, *address) != Some(State::Current);
                 let ours = |address: &IpAddr| missing(address) && !self.is_newer(*address, generation);
-                let missing: Vec<_> = finding.listed.iter().copied().filter(ours).collect();
-                missing.into_iter().flat_map(|address| self.bind(link, party, address, generation)).collect()
+                let missing: Vec<_> = observation.listed.iter().copied().filter(ours).collect();
+                missing.into_iter().flat_map(|address| self.bind(link, owner, address, generation)).collect()
             }
-            _ if finding.asks_for_rebind() => vec![Action::Rebind { link }],
+            _ if observation.needs_rebind() => vec![Action::Rebind { link }],
             _ => self.fence(link),
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use holdfast_api::endpoint::EndpointIp;
 use holdfast_core::{
-    binding::Party,
+    binding::LinkOwner,
     guard_mode::GuardMode,
     id::{ContainerId, Generation},
 };
@@ -63,9 +63,9 @@ impl Attach {
         let carried = |address: &IpAddr| link.addresses.contains(address);
         let listed: Vec<_> = ip.networks().map(|net| net.addr()).filter(carried).collect();
         tracing::info!(%pod, link = %link.name, container = %link.container, addresses = ?listed, %generation, "adopted a link that the guard did not know as it is");
-        let party = party_of(link);
-        self.guard_host_link((link.index, &link.name, mode), party, generation)?;
-        self.bind_link(link.index, party, generation, listed)
+        let owner = owner_of(link);
+        self.guard_host_link((link.index, &link.name, mode), owner, generation)?;
+        self.bind_link(link.index, owner, generation, listed)
     }
 
     /// No endpoint names this link's container: a crash left it, or its address moved on. The records decide. A link
@@ -77,9 +77,9 @@ impl Attach {
             tracing::info!(%pod, link = %link.name, container = %link.container, "removed the link of a dead sandbox");
             return self.remove_link(&link.container, &link.ifname).await;
         }
-        let party = party_of(link);
-        self.guard_host_link((link.index, &link.name, mode), party, Generation::default())?;
-        self.know(link.index, party);
+        let owner = owner_of(link);
+        self.guard_host_link((link.index, &link.name, mode), owner, Generation::default())?;
+        self.register(link.index, owner);
         self.reconsider(link.index).await;
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Attach {
             tracing::info!(pod = %tenant.pod, container = %tenant.container, "forgot the interface of a dead sandbox");
             return self.unguard(link);
         }
-        self.know(link.link, Party { tag: link.info.container_tag, mac: link.info.mac });
+        self.register(link.link, LinkOwner { tag: link.info.container_tag, mac: link.info.mac });
         self.reconsider(link.link).await;
         Ok(())
     }
@@ -154,6 +154,6 @@ impl Held {
     }
 }
 
-fn party_of(link: &HostLink) -> Party {
-    Party { tag: link.container.tag(), mac: link.pod_mac }
+fn owner_of(link: &HostLink) -> LinkOwner {
+    LinkOwner { tag: link.container.tag(), mac: link.pod_mac }
 }

@@ -225,6 +225,6 @@ impl Attach {
     /// The links of a container that nobody can name any more are fenced for good.
     pub(super) fn fence_nobodys(&self, link: &holdfast_guard::Link) -> Result<(), AttachError> {
         tracing::info!(link = %link.link, name = %link.name, "fenced a link inside a pod that no record names");
-        self.step(Event::Leaving { link: link.link }).map(drop)
+        self.step(Event::Detaching { link: link.link }).map(drop)
     }
 }

@@ -97,7 +97,7 @@ impl Attach {
             container => {
                 let container = container.as_ref().map(ContainerId::as_str);
                 tracing::info!(container, process, "a sandbox's process ended");
-                let looks = self.take(Event::Exited { tag });
+                let looks = self.take(Event::SandboxExited { tag });
                 Death::Of(looks)
             }
         }

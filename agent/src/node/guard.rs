@@ -11,7 +11,7 @@ use std::{collections::HashMap, net::IpAddr, sync::MutexGuard};
 
 use holdfast_abi::Counter;
 use holdfast_core::{
-    binding::{Action, Bindings, Event, Finding, Named, Party, Sight, State},
+    binding::{Action, Bindings, Event, LinkOwner, Observation, RecordedHolder, State, Violation},
     guard_mode::GuardMode,
     id::{ContainerId, Generation, IfIndex, IfName, PodName},
 };
@@ -74,7 +74,7 @@ impl Attach {
     pub(super) fn has_others(&self, container: &ContainerId, interface: &IfName) -> Result<bool, AttachError> {
         let others = self.guarded_links(container, interface)?.1;
         let bindings = self.bindings();
-        Ok(others.iter().any(|link| !bindings.is_leaving(link.link)))
+        Ok(others.iter().any(|link| !bindings.is_detaching(link.link)))
     }
 
     /// The guarded links of a container.
@@ -90,8 +90,8 @@ impl Attach {
         let mut rest = Vec::new();
         for action in bindings.step(now, event) {
             match action {
-                Action::MakeCurrent { link, party, address, generation } => {
-                    let Party { tag: container_tag, mac } = party;
+                Action::MakeCurrent { link, owner, address, generation } => {
+                    let LinkOwner { tag: container_tag, mac } = owner;
                     self.datapath.bind(&BindingEntry { link, address, generation, container_tag, mac })?;
                 }
                 Action::MakeStale { link, address } => self.datapath.mark_stale(link, address)?,
@@ -107,7 +107,7 @@ impl Attach {
         for binding in self.datapath.bindings()? {
             let BindingEntry { link, address, generation, container_tag: tag, mac } = binding.entry;
             let state = if binding.state == BindingState::Current { State::Current } else { State::Stale };
-            bindings.adopt(link, Party { tag, mac }, address, generation, state);
+            bindings.restore(link, LinkOwner { tag, mac }, address, generation, state);
         }
         Ok(())
     }
@@ -116,12 +116,12 @@ impl Attach {
     pub(super) fn bind_link(
         &self,
         link: IfIndex,
-        party: Party,
+        owner: LinkOwner,
         generation: Generation,
         addresses: impl IntoIterator<Item = IpAddr>,
     ) -> Result<(), AttachError> {
         for address in addresses {
-            self.step(Event::Bind { link, party, address, generation })?;
+            self.step(Event::Bind { link, owner, address, generation })?;
         }
         Ok(())
     }
@@ -130,10 +130,10 @@ impl Attach {
     pub(super) fn guard_host_link(
         &self,
         (link, name, mode): (IfIndex, &IfName, GuardMode),
-        party: Party,
+        owner: LinkOwner,
         generation: Generation,
     ) -> Result<(), AttachError> {
-        Ok(self.datapath.attach_pod_link(link, name, link_info(party, generation, mode))?)
+        Ok(self.datapath.attach_pod_link(link, name, link_info(owner, generation, mode))?)
     }
 
     /// Silences an interface of a container that is being taken down; gives its links, on which the guard stays until they
@@ -141,7 +141,7 @@ impl Attach {
     pub(super) fn fence(&self, container: &ContainerId, interface: &IfName) -> Result<Vec<Link>, AttachError> {
         let links = self.guarded_links(container, interface)?.0;
         for link in &links {
-            self.step(Event::Leaving { link: link.link })?;
+            self.step(Event::Detaching { link: link.link })?;
         }
         if !self.has_others(container, interface)?
             && let Some(process) = self.sandboxes.forget(container.tag())
@@ -154,7 +154,7 @@ impl Attach {
     /// Takes everything of a link that is gone out of the machine and the kernel.
     pub(super) fn unguard(&self, link: &Link) -> Result<(), AttachError> {
         self.datapath.detach_pod_link(link.link, &link.name)?;
-        self.step(Event::Detach { link: link.link })?;
+        self.step(Event::Detached { link: link.link })?;
         self.tenants().remove(&link.link);
         Ok(())
     }
@@ -166,11 +166,11 @@ impl Attach {
     /// What the guard saw. What concerns the kernel's map is done at once, in the order of the events; the future is the
     /// rest, which asks the API server.
     pub fn handle(&self, event: GuardEvent) -> impl Future<Output = ()> + Send + 'static {
-        let sight = |sight| Some(Event::Seen { link: event.link, address: event.address, sight });
+        let violation = |violation| Some(Event::Violation { link: event.link, address: event.address, violation });
         let step = match event.kind {
-            EventKind::Stale | EventKind::LeaseExpired => sight(Sight::Stale),
-            EventKind::Foreign => sight(Sight::Foreign),
-            EventKind::Mac => sight(Sight::Mac),
+            EventKind::Stale | EventKind::LeaseExpired => violation(Violation::Stale),
+            EventKind::Foreign => violation(Violation::Foreign),
+            EventKind::Mac => violation(Violation::Mac),
             EventKind::Conflict => Some(Event::Conflict { address: event.address }),
             // Whether the sandbox has another process is found out before anything is fenced.
             EventKind::SandboxExit => None,
@@ -211,7 +211,7 @@ impl Attach {
     async fn perform(&self, action: Action, seen: Option<&GuardEvent>) -> Result<Vec<Action>, AttachError> {
         match action {
             Action::MakeCurrent { .. } | Action::MakeStale { .. } => {}
-            Action::Look { link } => return self.look(link).await,
+            Action::Verify { link } => return self.look(link).await,
             Action::Rebind { link } => self.rebind(link).await?,
             Action::Collect { link } => self.collect(link).await?,
             Action::Withdraw { link } => {
@@ -232,13 +232,13 @@ impl Attach {
     }
 
     /// Makes a link known to the machine before it has any address.
-    pub(super) fn know(&self, link: IfIndex, party: Party) {
-        self.bindings().know(link, party);
+    pub(super) fn register(&self, link: IfIndex, owner: LinkOwner) {
+        self.bindings().register(link, owner);
     }
 
     /// Looks at a link's records, and does what they ask for.
     pub(super) async fn reconsider(&self, link: IfIndex) {
-        self.carry_out(vec![Action::Look { link }], None).await;
+        self.carry_out(vec![Action::Verify { link }], None).await;
     }
 
     /// Whose link it is.
@@ -260,10 +260,10 @@ impl Attach {
     async fn look(&self, link: IfIndex) -> Result<Vec<Action>, AttachError> {
         let Some(tenant) = self.tenant(link).await? else { return Ok(Vec::new()) };
         let _turn = self.locks.turn(&tenant.pod).await;
-        let (finding, _) = self.look_in_turn(&tenant).await?;
-        let ours = matches!(finding.named, Named::Holder { tag, .. } if tag == tenant.container.tag() && finding.alive);
-        let listed = finding.listed.clone();
-        let actions = self.step(Event::Found { link, finding })?;
+        let (observation, _) = self.look_in_turn(&tenant).await?;
+        let ours = matches!(observation.recorded, RecordedHolder::Container { tag, .. } if tag == tenant.container.tag() && observation.alive);
+        let listed = observation.listed.clone();
+        let actions = self.step(Event::Observed { link, observation })?;
         if ours {
             self.lead_back(link, listed).await?;
         }
@@ -284,28 +284,30 @@ impl Attach {
     }
 
     /// In the pod's turn no ADD is half done: a holder that the record names has its link.
-    async fn look_in_turn(&self, tenant: &Tenant) -> Result<(Finding, Option<String>), AttachError> {
+    async fn look_in_turn(&self, tenant: &Tenant) -> Result<(Observation, Option<String>), AttachError> {
         let record = self.ipam.pod_record(&tenant.pod, &tenant.interface).await?;
         let PodRecord { uid, holder, holder_location, addresses: listed, unbound_containers } = record;
         let life = self.sandboxes.life(&tenant.container);
         let process = self.sandboxes.process(tenant.container.tag());
-        let named = match holder {
-            None if unbound_containers.iter().any(|former| former == tenant.container.as_str()) => Named::Dismissed,
-            None => Named::Nobody,
+        let recorded = match holder {
+            None if unbound_containers.iter().any(|former| former == tenant.container.as_str()) => {
+                RecordedHolder::Dismissed
+            }
+            None => RecordedHolder::Vacant,
             Some((container, generation)) => {
                 let may_live = match holder_location {
                     HolderLocation::ThisNode => self.may_live(&container, life).await?,
                     HolderLocation::OtherNode => true,
                     HolderLocation::PodReplaced => false,
                 };
-                Named::Holder { tag: container.tag(), generation, may_live }
+                RecordedHolder::Container { tag: container.tag(), generation, may_live }
             }
         };
         let belongs = |uid: &String| process.is_some_and(|process| sandbox::belongs_to(process, uid));
         let same_pod = uid.as_ref().is_some_and(belongs);
-        let finding = Finding { named, listed, same_pod, alive: life != Life::Dead };
-        tracing::debug!(pod = %tenant.pod, container = %tenant.container, ?finding, "looked at a link's records");
-        Ok((finding, uid))
+        let observation = Observation { recorded, listed, same_pod, alive: life != Life::Dead };
+        tracing::debug!(pod = %tenant.pod, container = %tenant.container, finding = ?observation, "looked at a link's records");
+        Ok((observation, uid))
     }
 
     /// Whether a holder on this node may live. One whose process was never seen is gone only where processes can be found
@@ -324,19 +326,19 @@ impl Attach {
 
     /// The record lags behind: it names this link's container from now on.
     async fn rebind(&self, link: IfIndex) -> Result<(), AttachError> {
-        let (Some(tenant), Some(party)) = (self.tenant(link).await?, self.bindings().party(link)) else {
+        let (Some(tenant), Some(owner)) = (self.tenant(link).await?, self.bindings().owner(link)) else {
             return Ok(());
         };
         let _turn = self.locks.turn(&tenant.pod).await;
-        let (finding, uid) = self.look_in_turn(&tenant).await?;
-        let Some(uid) = uid.filter(|_| finding.asks_for_rebind()) else { return Ok(()) };
+        let (observation, uid) = self.look_in_turn(&tenant).await?;
+        let Some(uid) = uid.filter(|_| observation.needs_rebind()) else { return Ok(()) };
         let rebound = self.ipam.rebind(&tenant.pod, &uid, &tenant.container, &tenant.interface).await?;
         let Some((generation, listed)) = rebound else { return Ok(()) };
         tracing::info!(pod = %tenant.pod, container = %tenant.container, %generation, "rebound: the record names this sandbox now");
         self.metrics.rebound("Rebound");
         let note = format!("container {} holds the pod's addresses now, at generation {generation}", tenant.container);
         self.tell_pod(&tenant.pod, EventType::Normal, "AddressRebound", "Rebind", &note).await;
-        self.bind_link(link, party, generation, listed.iter().copied())?;
+        self.bind_link(link, owner, generation, listed.iter().copied())?;
         self.lead_back(link, listed).await
     }
 
@@ -355,6 +357,6 @@ impl Attach {
     }
 }
 
-pub(super) fn link_info(party: Party, generation: Generation, mode: GuardMode) -> LinkInfo {
-    LinkInfo { mac: party.mac, container_tag: party.tag, generation, mode }
+pub(super) fn link_info(owner: LinkOwner, generation: Generation, mode: GuardMode) -> LinkInfo {
+    LinkInfo { mac: owner.mac, container_tag: owner.tag, generation, mode }
 }

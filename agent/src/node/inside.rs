@@ -12,7 +12,7 @@ use std::{
 
 use holdfast_api::endpoint::EndpointIp;
 use holdfast_core::{
-    binding::Party,
+    binding::LinkOwner,
     guard_mode::GuardMode,
     id::{Generation, IfName},
     mac::Mac,
@@ -115,16 +115,16 @@ impl Attach {
     fn guard_inside(&self, wanted: &Wanted) -> Result<bool, AttachError> {
         let Tenant { pod, container, interface } = &wanted.tenant;
         let Some(mac) = Self::interface_in(&wanted.netns, interface)? else { return Ok(false) };
-        let party = Party { tag: container.tag(), mac };
+        let owner = LinkOwner { tag: container.tag(), mac };
         // A repeated ADD finds its own earlier link.
         for link in self.fence(container, interface)? {
             self.unguard(&link)?;
         }
         let netns = Netns::open(&wanted.netns)?;
         let link =
-            self.datapath.attach_inside(netns.as_fd(), interface, link_info(party, wanted.generation, wanted.mode))?;
+            self.datapath.attach_inside(netns.as_fd(), interface, link_info(owner, wanted.generation, wanted.mode))?;
         self.tenants().insert(link, wanted.tenant.clone());
-        self.bind_link(link, party, wanted.generation, wanted.addresses.iter().copied())?;
+        self.bind_link(link, owner, wanted.generation, wanted.addresses.iter().copied())?;
         tracing::info!(%pod, %container, %interface, addresses = ?wanted.addresses, "guarded inside the pod's namespace");
         Ok(true)
     }

@@ -17,25 +17,25 @@ fn tag(name: &str) -> u64 {
     name.parse::<ContainerId>().unwrap().tag()
 }
 
-fn party(name: &str) -> Party {
-    Party { tag: tag(name), mac: Mac([2; 6]) }
+fn owner(name: &str) -> LinkOwner {
+    LinkOwner { tag: tag(name), mac: Mac([2; 6]) }
 }
 
 fn bind(link: IfIndex, name: &str, generation: u64) -> Event {
-    Event::Bind { link, party: party(name), address: ip(1), generation: Generation(generation) }
+    Event::Bind { link, owner: owner(name), address: ip(1), generation: Generation(generation) }
 }
 
 /// The record names this container, which lives no more.
-fn named(name: &str, generation: u64) -> Named {
-    Named::Holder { tag: tag(name), generation: Generation(generation), may_live: false }
+fn recorded(name: &str, generation: u64) -> RecordedHolder {
+    RecordedHolder::Container { tag: tag(name), generation: Generation(generation), may_live: false }
 }
 
-fn finding(named: Named) -> Finding {
-    Finding { named, listed: vec![ip(1)], same_pod: true, alive: true }
+fn observation(recorded: RecordedHolder) -> Observation {
+    Observation { recorded, listed: vec![ip(1)], same_pod: true, alive: true }
 }
 
-fn found(link: IfIndex, finding: Finding) -> Event {
-    Event::Found { link, finding }
+fn found(link: IfIndex, observation: Observation) -> Event {
+    Event::Observed { link, observation }
 }
 
 /// Link A with an old container, link B with the newer one.
@@ -51,7 +51,7 @@ fn a_newer_holder_makes_the_older_stale() {
     let mut bindings = Bindings::default();
     assert_eq!(
         bindings.step(NOW, bind(A, "old", 1)),
-        [Action::MakeCurrent { link: A, party: party("old"), address: ip(1), generation: Generation(1) }]
+        [Action::MakeCurrent { link: A, owner: owner("old"), address: ip(1), generation: Generation(1) }]
     );
     bindings.step(NOW, bind(B, "new", 2));
     assert_eq!((bindings.state(A, ip(1)), bindings.state(B, ip(1))), (Some(State::Stale), Some(State::Current)));
@@ -61,14 +61,14 @@ fn a_newer_holder_makes_the_older_stale() {
 #[test]
 fn a_detached_link_holds_nothing() {
     let mut bindings = superseded();
-    assert_eq!(bindings.step(NOW, Event::Detach { link: B }), []);
+    assert_eq!(bindings.step(NOW, Event::Detached { link: B }), []);
     assert_eq!((bindings.holder(ip(1)), bindings.state(A, ip(1))), (None, Some(State::Stale)));
 }
 
 #[test]
 fn a_number_given_again_belongs_to_the_new_container() {
     let mut bindings = superseded();
-    let event = Event::Bind { link: A, party: party("next"), address: ip(2), generation: Generation(1) };
+    let event = Event::Bind { link: A, owner: owner("next"), address: ip(2), generation: Generation(1) };
     bindings.step(NOW, event);
     assert_eq!((bindings.state(A, ip(1)), bindings.state(A, ip(2))), (None, Some(State::Current)));
 }
@@ -76,15 +76,18 @@ fn a_number_given_again_belongs_to_the_new_container() {
 #[test]
 fn packets_are_reported_and_make_the_node_look() {
     let mut bindings = superseded();
-    let seen = |sight| Event::Seen { link: A, address: ip(1), sight };
+    let seen = |violation| Event::Violation { link: A, address: ip(1), violation };
     let report = |report| Action::Report { link: Some(A), address: ip(1), report };
     let fenced = report(Report::StaleContainerFenced);
-    assert_eq!(bindings.step(NOW, seen(Sight::Stale)), [fenced, Action::Look { link: A }]);
-    assert_eq!(bindings.step(NOW, seen(Sight::Stale)), [fenced], "one look is enough for a while");
-    let later = NOW + LOOK_AGAIN;
-    assert_eq!(bindings.step(later, seen(Sight::Foreign)), [report(Report::SourceViolation), Action::Look { link: A }]);
-    assert_eq!(bindings.step(later, seen(Sight::Mac)), [report(Report::SourceViolation)]);
-    let unknown = Event::Seen { link: IfIndex(9), address: ip(1), sight: Sight::Foreign };
+    assert_eq!(bindings.step(NOW, seen(Violation::Stale)), [fenced, Action::Verify { link: A }]);
+    assert_eq!(bindings.step(NOW, seen(Violation::Stale)), [fenced], "one look is enough for a while");
+    let later = NOW + VERIFY_INTERVAL;
+    assert_eq!(
+        bindings.step(later, seen(Violation::Foreign)),
+        [report(Report::SourceViolation), Action::Verify { link: A }]
+    );
+    assert_eq!(bindings.step(later, seen(Violation::Mac)), [report(Report::SourceViolation)]);
+    let unknown = Event::Violation { link: IfIndex(9), address: ip(1), violation: Violation::Foreign };
     assert_eq!(bindings.step(later, unknown).len(), 1, "a link that nobody bound has no record to look at");
 }
 
@@ -92,22 +95,22 @@ fn packets_are_reported_and_make_the_node_look() {
 fn a_dead_sandbox_is_fenced_at_once_and_collected_after_a_look() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "old", 1));
-    let exited = Event::Exited { tag: tag("old") };
-    assert_eq!(bindings.step(NOW, exited), [Action::MakeStale { link: A, address: ip(1) }, Action::Look { link: A }]);
+    let exited = Event::SandboxExited { tag: tag("old") };
+    assert_eq!(bindings.step(NOW, exited), [Action::MakeStale { link: A, address: ip(1) }, Action::Verify { link: A }]);
     assert_eq!(bindings.state(A, ip(1)), Some(State::Dead));
-    let dead = Finding { alive: false, ..finding(named("old", 1)) };
+    let dead = Observation { alive: false, ..observation(recorded("old", 1)) };
     assert_eq!(bindings.step(NOW, found(A, dead)), [Action::Collect { link: A }]);
-    assert_eq!(bindings.step(NOW, Event::Exited { tag: 0 }), [], "somebody else's death");
+    assert_eq!(bindings.step(NOW, Event::SandboxExited { tag: 0 }), [], "somebody else's death");
 }
 
 #[test]
 fn a_death_that_was_none_is_taken_back() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "old", 1));
-    bindings.step(NOW, Event::Exited { tag: tag("old") });
+    bindings.step(NOW, Event::SandboxExited { tag: tag("old") });
     assert_eq!(
-        bindings.step(NOW, found(A, finding(named("old", 1)))),
-        [Action::MakeCurrent { link: A, party: party("old"), address: ip(1), generation: Generation(1) }]
+        bindings.step(NOW, found(A, observation(recorded("old", 1)))),
+        [Action::MakeCurrent { link: A, owner: owner("old"), address: ip(1), generation: Generation(1) }]
     );
 }
 
@@ -115,20 +118,20 @@ fn a_death_that_was_none_is_taken_back() {
 fn a_record_that_lags_behind_is_rebound() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "seen", 2));
-    for holder in [Named::Nobody, named("older", 1)] {
-        assert_eq!(bindings.step(NOW, found(A, finding(holder))), [Action::Rebind { link: A }]);
+    for holder in [RecordedHolder::Vacant, recorded("older", 1)] {
+        assert_eq!(bindings.step(NOW, found(A, observation(holder))), [Action::Rebind { link: A }]);
     }
 }
 
 #[test]
 fn what_moved_on_is_fenced() {
     let cases = [
-        finding(Named::Holder { tag: tag("elsewhere"), generation: Generation(3), may_live: true }),
-        Finding { same_pod: false, ..finding(named("other", 3)) },
-        Finding { same_pod: false, ..finding(Named::Nobody) },
-        Finding { alive: false, ..finding(named("other", 3)) },
-        finding(Named::Dismissed),
-        Finding { listed: Vec::new(), ..finding(Named::Nobody) },
+        observation(RecordedHolder::Container { tag: tag("elsewhere"), generation: Generation(3), may_live: true }),
+        Observation { same_pod: false, ..observation(recorded("other", 3)) },
+        Observation { same_pod: false, ..observation(RecordedHolder::Vacant) },
+        Observation { alive: false, ..observation(recorded("other", 3)) },
+        observation(RecordedHolder::Dismissed),
+        Observation { listed: Vec::new(), ..observation(RecordedHolder::Vacant) },
     ];
     for case in cases {
         let mut bindings = Bindings::default();
@@ -142,24 +145,24 @@ fn what_moved_on_is_fenced() {
 fn a_link_that_is_leaving_is_fenced_and_left_alone() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "old", 1));
-    assert_eq!(bindings.step(NOW, Event::Leaving { link: A }), [Action::MakeStale { link: A, address: ip(1) }]);
+    assert_eq!(bindings.step(NOW, Event::Detaching { link: A }), [Action::MakeStale { link: A, address: ip(1) }]);
     assert_eq!(bindings.state(A, ip(1)), Some(State::Stale));
-    for holder in [Named::Nobody, named("old", 1), named("other", 2)] {
-        assert_eq!(bindings.step(NOW, found(A, finding(holder))), [], "a look that was under way changes nothing");
+    for holder in [RecordedHolder::Vacant, recorded("old", 1), recorded("other", 2)] {
+        assert_eq!(bindings.step(NOW, found(A, observation(holder))), [], "a look that was under way changes nothing");
     }
-    assert_eq!(bindings.step(NOW, Event::Exited { tag: tag("old") }), []);
-    let seen = Event::Seen { link: A, address: ip(1), sight: Sight::Stale };
+    assert_eq!(bindings.step(NOW, Event::SandboxExited { tag: tag("old") }), []);
+    let seen = Event::Violation { link: A, address: ip(1), violation: Violation::Stale };
     assert_eq!(bindings.step(NOW, seen).len(), 1, "reported, not looked at");
     let again = bindings.step(NOW, bind(A, "old", 1));
     assert!(matches!(again[..], [Action::MakeCurrent { .. }]), "a repeated ADD binds it again");
-    assert_eq!(bindings.step(NOW, Event::Leaving { link: B }), []);
+    assert_eq!(bindings.step(NOW, Event::Detaching { link: B }), []);
 }
 
 #[test]
 fn an_address_that_moved_is_fenced_on_every_other_link() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "old", 1));
-    let moved = |to| Event::Moved { address: ip(1), to: tag(to) };
+    let moved = |to| Event::Reassigned { address: ip(1), to: tag(to) };
     assert_eq!(bindings.step(NOW, moved("old")), [], "it is the holder's own");
     assert_eq!(bindings.step(NOW, moved("new")), [Action::MakeStale { link: A, address: ip(1) }]);
     assert_eq!(bindings.holder(ip(1)), None);
@@ -168,9 +171,9 @@ fn an_address_that_moved_is_fenced_on_every_other_link() {
 #[test]
 fn a_record_read_before_a_newer_bind_moves_nothing_back() {
     let mut bindings = superseded();
-    assert_eq!(bindings.step(NOW, found(A, finding(named("old", 1)))), []);
+    assert_eq!(bindings.step(NOW, found(A, observation(recorded("old", 1)))), []);
     assert_eq!(bindings.holder(ip(1)), Some(B));
-    let newer = bindings.step(NOW, found(A, finding(named("old", 3))));
+    let newer = bindings.step(NOW, found(A, observation(recorded("old", 3))));
     assert!(matches!(newer[..], [Action::MakeCurrent { link: A, .. }]), "{newer:?}");
 }
 
@@ -187,9 +190,13 @@ fn any_link() -> impl Strategy<Value = IfIndex> {
 }
 
 fn any_packet() -> impl Strategy<Value = Event> {
-    let sight = prop_oneof![Just(Sight::Stale), Just(Sight::Foreign), Just(Sight::Mac)];
+    let violation = prop_oneof![Just(Violation::Stale), Just(Violation::Foreign), Just(Violation::Mac)];
     prop_oneof![
-        (any_link(), 1u8..4, sight).prop_map(|(link, last, sight)| Event::Seen { link, address: ip(last), sight }),
+        (any_link(), 1u8..4, violation).prop_map(|(link, last, violation)| Event::Violation {
+            link,
+            address: ip(last),
+            violation
+        }),
         (1u8..4).prop_map(|last| Event::Conflict { address: ip(last) }),
     ]
 }
@@ -198,29 +205,30 @@ fn any_event() -> impl Strategy<Value = Event> {
     let name = "[a-d]";
     let bind = (any_link(), name, 1u8..4, 1u64..9).prop_map(|(link, name, last, generation)| Event::Bind {
         link,
-        party: party(&name),
+        owner: owner(&name),
         address: ip(last),
         generation: Generation(generation),
     });
-    let holder = (name, 1u64..9, any::<bool>()).prop_map(|(name, generation, may_live)| Named::Holder {
+    let holder = (name, 1u64..9, any::<bool>()).prop_map(|(name, generation, may_live)| RecordedHolder::Container {
         tag: tag(&name),
         generation: Generation(generation),
         may_live,
     });
-    let named = prop_oneof![4 => holder, 1 => Just(Named::Nobody), 1 => Just(Named::Dismissed)];
+    let recorded = prop_oneof![4 => holder, 1 => Just(RecordedHolder::Vacant), 1 => Just(RecordedHolder::Dismissed)];
     let listed = prop::collection::vec(1u8..4, 0..3);
-    let found = (any_link(), named, listed, any::<[bool; 2]>()).prop_map(|(link, named, listed, [same_pod, alive])| {
-        let listed = listed.into_iter().map(ip).collect();
-        Event::Found { link, finding: Finding { named, listed, same_pod, alive } }
-    });
+    let found =
+        (any_link(), recorded, listed, any::<[bool; 2]>()).prop_map(|(link, recorded, listed, [same_pod, alive])| {
+            let listed = listed.into_iter().map(ip).collect();
+            Event::Observed { link, observation: Observation { recorded, listed, same_pod, alive } }
+        });
     prop_oneof![
         bind,
         found,
         any_packet(),
-        any_link().prop_map(|link| Event::Detach { link }),
-        any_link().prop_map(|link| Event::Leaving { link }),
-        (name, 1u8..4).prop_map(|(name, last)| Event::Moved { address: ip(last), to: tag(&name) }),
-        name.prop_map(|name| Event::Exited { tag: tag(&name) }),
+        any_link().prop_map(|link| Event::Detached { link }),
+        any_link().prop_map(|link| Event::Detaching { link }),
+        (name, 1u8..4).prop_map(|(name, last)| Event::Reassigned { address: ip(last), to: tag(&name) }),
+        name.prop_map(|name| Event::SandboxExited { tag: tag(&name) }),
     ]
 }
 
@@ -232,7 +240,7 @@ fn current(bindings: &Bindings) -> BTreeSet<(IfIndex, IpAddr)> {
 
 /// A kernel that does what it is told: its map after the actions.
 fn carry_out(map: &mut BTreeSet<(IfIndex, IpAddr)>, event: &Event, actions: &[Action]) {
-    if let Event::Detach { link } = event {
+    if let Event::Detached { link } = event {
         map.retain(|(there, _)| there != link);
     }
     for action in actions {
@@ -253,8 +261,8 @@ proptest! {
         let (mut bindings, mut map) = (Bindings::default(), BTreeSet::new());
         for event in events {
             // A link number that is used again was free in between: the kernel removed the old link's entries.
-            if let Event::Bind { link, party, .. } = &event
-                && bindings.party(*link).is_some_and(|there| there.tag != party.tag)
+            if let Event::Bind { link, owner, .. } = &event
+                && bindings.owner(*link).is_some_and(|there| there.tag != owner.tag)
             {
                 map.retain(|(there, _)| there != link);
             }
@@ -279,7 +287,7 @@ proptest! {
         let held = current(&bindings);
         for packet in packets {
             for action in bindings.step(NOW, packet) {
-                prop_assert!(matches!(action, Action::Report { .. } | Action::Look { .. }), "{action:?}");
+                prop_assert!(matches!(action, Action::Report { .. } | Action::Verify { .. }), "{action:?}");
             }
         }
         prop_assert_eq!(current(&bindings), held);
