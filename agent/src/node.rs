@@ -175,7 +175,7 @@ impl Attach {
         self.guard_host_link((link.host_index, &link.host_name, mode), owner, bound.generation)?;
         let placement = self.network.configure(&link, &net).await?;
         self.bind_link(link.host_index, owner, bound.generation, net.ips())?;
-        self.network.expose(&link, &net, &placement.uplink).await?;
+        self.network.advertise(&link, &net, &placement.uplink).await?;
         self.datapath.attach_uplink(placement.uplink.index, &placement.uplink.name)?;
         self.tenants().insert(link.host_index, Tenant::of_call(call));
         self.release_later(call, &bound);

@@ -5,7 +5,7 @@ use rtnetlink::packet_route::AddressFamily;
 
 use super::{
     LinkSpec, NetError, Netns, PodLink, PodNet, host,
-    message::{Address, LinkFacts},
+    message::{Address, LinkAttrs},
     neighbour::{Neighbour, Proxy},
     netlink::Socket,
     pod,
@@ -13,7 +13,7 @@ use super::{
     uplink, veth,
 };
 
-/// Compares all that `create`, `configure` and `expose` make. Reads only.
+/// Compares all that `create`, `configure` and `advertise` make. Reads only.
 pub(super) fn check(node: &Socket, spec: &LinkSpec, net: &PodNet) -> Result<(), NetError> {
     let mut missing = Vec::new();
     let netns = Netns::open(&spec.netns)?;
@@ -39,7 +39,7 @@ fn check_links(
     for (end, name) in [(&host, &host_name), (&pod, &spec.ifname)] {
         match end {
             None => missing.push(format!("interface {name} is missing")),
-            Some(facts) if !facts.up => missing.push(format!("interface {name} is down")),
+            Some(attrs) if !attrs.up => missing.push(format!("interface {name} is down")),
             Some(_) => {}
         }
     }
@@ -61,10 +61,10 @@ fn check_links(
     Ok(Some(link))
 }
 
-fn check_macs(host: &LinkFacts, pod: &LinkFacts, link: &PodLink, missing: &mut Vec<String>) {
-    for (facts, mac) in [(host, link.host_mac), (pod, link.pod_mac)] {
-        if facts.mac != Some(mac) {
-            missing.push(format!("the hardware address of {} is not {mac}", facts.name));
+fn check_macs(host: &LinkAttrs, pod: &LinkAttrs, link: &PodLink, missing: &mut Vec<String>) {
+    for (attrs, mac) in [(host, link.host_mac), (pod, link.pod_mac)] {
+        if attrs.mac != Some(mac) {
+            missing.push(format!("the hardware address of {} is not {mac}", attrs.name));
         }
     }
 }

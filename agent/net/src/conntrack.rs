@@ -21,7 +21,7 @@ use rtnetlink::{
 use super::{
     NODE, NetError,
     netlink::{Intent, Request, Socket, errno},
-    setting::Setting,
+    sysctl::Sysctl,
 };
 
 /// Entries removed with one `send`: their acknowledgements fit into the socket's buffer.
@@ -50,7 +50,7 @@ const DESTINATION: u32 = 1 << 1;
 /// Removes the entries which have one of the addresses as a source or destination of either direction. Gives how many.
 pub(super) fn flush(addresses: &HashSet<IpAddr>) -> Result<usize, NetError> {
     // Asking a kernel that tracks nothing would make it load the module.
-    let count = Setting::new("netfilter/nf_conntrack_count").get()?;
+    let count = Sysctl::new("netfilter/nf_conntrack_count").get()?;
     if count.as_deref().unwrap_or("0") == "0" {
         return Ok(0);
     }

@@ -35,7 +35,7 @@ pub enum NetError {
     },
     /// A kernel setting could not be read or written.
     #[error("kernel setting {path}: {source}")]
-    Setting {
+    Sysctl {
         /// Below `/proc/sys`.
         path: PathBuf,
         /// The errno.
@@ -95,7 +95,7 @@ impl NetError {
             Self::Netns { source, .. }
             | Self::Refused { source, .. }
             | Self::Socket { source, .. }
-            | Self::Setting { source, .. } => matches!(
+            | Self::Sysctl { source, .. } => matches!(
                 errno(source),
                 Some(
                     libc::EBUSY

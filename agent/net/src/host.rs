@@ -18,7 +18,7 @@ use rtnetlink::packet_route::AddressFamily;
 
 use super::{
     HostLink, NetError, PodLink, PodNet,
-    message::LinkFacts,
+    message::LinkAttrs,
     neighbour::{Entry, Neighbour, Proxy},
     netlink::{Intent, Reply, Request, Socket, errno},
     route::{FoundRoute, Route},
@@ -129,7 +129,7 @@ pub(super) fn withdraw(node: &Socket, link: u32) -> Result<Vec<IpAddr>, NetError
 
 /// Removes proxies for addresses that no link of ours has. A link that went with its namespace takes its routes
 /// along, but not these: they are on the uplink.
-pub(super) fn sweep(node: &Socket) -> Result<Vec<IpAddr>, NetError> {
+pub(super) fn prune_proxies(node: &Socket) -> Result<Vec<IpAddr>, NetError> {
     let live: HashSet<_> = host_routes(node, None)?.into_iter().map(|route| route.dst.addr()).collect();
     let stale: Vec<_> = proxies(node)?.into_iter().filter(|proxy| !live.contains(&proxy.address)).collect();
     let addresses = stale.iter().map(|proxy| proxy.address).collect();
@@ -140,18 +140,18 @@ pub(super) fn sweep(node: &Socket) -> Result<Vec<IpAddr>, NetError> {
 /// Every link of ours on the node.
 pub(super) fn links(node: &Socket) -> Result<Vec<HostLink>, NetError> {
     let routes = host_routes(node, None)?;
-    let found = node.dump(&LinkFacts::all(), "list interfaces")?;
-    let links = found.iter().filter_map(LinkFacts::parse).filter_map(|facts| {
-        let (container, ifname, pod) = veth::owner(&facts.alias)?;
-        let name: IfName = facts.name.parse().ok()?;
+    let found = node.dump(&LinkAttrs::all(), "list interfaces")?;
+    let links = found.iter().filter_map(LinkAttrs::parse).filter_map(|attrs| {
+        let (container, ifname, pod) = veth::owner(&attrs.alias)?;
+        let name: IfName = attrs.name.parse().ok()?;
         // Somebody may have renamed it or copied an alias; what does not agree with itself is not ours to touch.
         if container.host_link(&ifname) != name {
             return None;
         }
-        let addresses = routes.iter().filter(|route| route.link == facts.index).map(|route| route.dst.addr());
+        let addresses = routes.iter().filter(|route| route.link == attrs.index).map(|route| route.dst.addr());
         Some(HostLink {
-            index: IfIndex(facts.index),
-            host_mac: facts.mac.unwrap_or(Mac([0; 6])),
+            index: IfIndex(attrs.index),
+            host_mac: attrs.mac.unwrap_or(Mac([0; 6])),
             pod_mac: Mac::of_pod(&name),
             container,
             ifname,

@@ -11,19 +11,19 @@
 //! ```
 //!
 //! The pod's only neighbour is its node, and the LAN knows the pod by its node's MAC. So a pod that moves is a new
-//! MAC for its address, which `expose` announces; and no ARP or ND stands before a pod's first packet.
+//! MAC for its address, which `advertise` announces; and no ARP or ND stands before a pod's first packet.
 //!
 //! The order of an ADD, each step undone by [`Network::delete`]:
 //! 1. [`Network::create`]: the pair. Needs no address, so it can run while the API server is asked.
 //! 2. [`Network::configure`]: addresses and routes in the pod, and all else that leaves an older sandbox of the pod as
 //!    it is: packets still reach that one.
 //! 3. (the guard binds the addresses: what the older sandbox sends, and what is sent to it, is dropped from here on)
-//! 4. [`Network::expose`]: host routes and neighbours on the node, proxies on the uplink, gratuitous ARP and unsolicited
+//! 4. [`Network::advertise`]: host routes and neighbours on the node, proxies on the uplink, gratuitous ARP and unsolicited
 //!    neighbour advertisements. Packets reach the new sandbox as soon as its route stands, which is the first thing.
 //!
 //! Afterwards, with nobody waiting, neighbours and tracked connections of the address's former holder are forgotten.
 //!
-//! [`Network::keep_exposed`] puts back what the kernel flushes when an uplink goes down.
+//! [`Network::monitor_uplinks`] puts back what the kernel flushes when an uplink goes down.
 //!
 //! All state is the kernel's: routes, neighbours and proxies carry protocol number 72 (`ip route show proto 72`, `ip neigh
 //! show proxy`), links their owner in the alias (`ip link`). After a restart [`Network::links`] reads it back.
@@ -35,20 +35,20 @@ mod announce;
 mod check;
 mod conntrack;
 mod error;
-mod exposure;
+mod flush;
 mod host;
+mod link;
+mod link_queue;
 mod message;
 mod neighbour;
 mod netlink;
 mod netns;
 mod pod;
+mod proxy_arp_ndp;
 mod route;
-mod setting;
-mod spec;
-mod traces;
-mod turns;
+mod sysctl;
 mod uplink;
-mod uplinks;
+mod uplink_monitor;
 mod veth;
 
 use std::{
@@ -63,16 +63,16 @@ use tokio::runtime::Handle;
 
 pub use self::{
     error::NetError,
+    link::{HostLink, LinkSpec, Placement, PodAddress, PodLink, PodNet, Uplink},
     netns::Netns,
     pod::{NEXT_HOP_V4, NEXT_HOP_V6},
-    spec::{HostLink, LinkSpec, Placement, PodAddress, PodLink, PodNet, Uplink},
 };
 use self::{
-    exposure::{Exposure, Withdrawn},
+    flush::Flusher,
+    link_queue::{LinkQueue, Operation},
     message::set_link,
     netlink::Socket,
-    traces::Traces,
-    turns::{Turns, Work},
+    proxy_arp_ndp::{ProxyArpNdp, Withdrawn},
 };
 
 /// After the first announcement, these pauses and one more each: a switch or a host that was busy with the first.
@@ -85,32 +85,32 @@ const KERNEL: (Duration, u32) = (Duration::from_micros(200), 500);
 /// threads, in the network namespace that the runtime was started in.
 #[derive(Debug, Clone)]
 pub struct Network {
-    exposure: Arc<Exposure>,
-    turns: Arc<Turns>,
-    traces: Arc<Traces>,
+    proxy_arp_ndp: Arc<ProxyArpNdp>,
+    link_queue: Arc<LinkQueue>,
+    flusher: Arc<Flusher>,
 }
 
 impl Network {
     /// The network of the namespace this process is in. Fails where netlink or packet sockets cannot be used at all.
     pub fn open() -> Result<Self, NetError> {
         Socket::open(NODE)?;
-        let exposure = Arc::new(Exposure::open()?);
-        Ok(Self { traces: Arc::new(Traces::new(exposure.clone())), exposure, turns: Arc::default() })
+        let proxy_arp_ndp = Arc::new(ProxyArpNdp::open()?);
+        Ok(Self { flusher: Arc::new(Flusher::new(proxy_arp_ndp.clone())), proxy_arp_ndp, link_queue: Arc::default() })
     }
 
     /// Makes the node route for its pods: forwarding for both families (router advertisements that are accepted
     /// now stay so) and neighbour proxying. Once, at start.
     pub async fn prepare_node(&self) -> Result<(), NetError> {
-        blocking(setting::prepare_node).await
+        blocking(sysctl::prepare_node).await
     }
 
     /// Makes the pair, the pod end in the pod's namespace and down. Repeated for the same container and
     /// namespace it gives the same link. On an error nothing is left.
     pub async fn create(&self, spec: &LinkSpec) -> Result<PodLink, NetError> {
         let spec = spec.clone();
-        let turn = self.turns.take(&spec.container.host_link(&spec.ifname), Work::Make);
+        let lock = self.link_queue.enqueue(&spec.container.host_link(&spec.ifname), Operation::Setup);
         blocking(move || {
-            turn.wait();
+            lock.wait();
             veth::create(&Socket::open(NODE)?, &spec)
         })
         .await
@@ -120,53 +120,53 @@ impl Network {
     /// packets and the pod takes them. Nobody reaches the pod yet, and an older link with these addresses keeps them. On an error the caller
     /// deletes the link, which undoes all of it.
     pub async fn configure(&self, link: &PodLink, net: &PodNet) -> Result<Placement, NetError> {
-        let (link, net, exposure) = (link.clone(), net.clone(), self.exposure.clone());
-        let turn = self.turns.take(&link.host_name, Work::Make);
+        let (link, net, proxy_arp_ndp) = (link.clone(), net.clone(), self.proxy_arp_ndp.clone());
+        let lock = self.link_queue.enqueue(&link.host_name, Operation::Setup);
         blocking(move || {
-            turn.wait();
-            configure(&exposure, &link, &net)
+            lock.wait();
+            configure(&proxy_arp_ndp, &link, &net)
         })
         .await
     }
 
     /// Leads the pod's addresses to this link, away from an older one; answers for them on the uplink; and tells the
     /// LAN: at once, and three times again within two seconds for as long as this link has the address.
-    pub async fn expose(&self, link: &PodLink, net: &PodNet, uplink: &Uplink) -> Result<(), NetError> {
+    pub async fn advertise(&self, link: &PodLink, net: &PodNet, uplink: &Uplink) -> Result<(), NetError> {
         let (network, link, net, to) = (self.clone(), link.clone(), net.clone(), uplink.clone());
         let (name, addresses) = (link.host_name.clone(), net.ips().collect());
-        let turn = self.turns.take(&link.host_name, Work::Make);
-        let exposed = blocking(move || {
-            turn.wait();
-            let moved = network.exposure.expose(&Socket::open(NODE)?, &link, &net, &to)?;
-            network.traces.remove(moved);
+        let lock = self.link_queue.enqueue(&link.host_name, Operation::Setup);
+        let advertised = blocking(move || {
+            lock.wait();
+            let moved = network.proxy_arp_ndp.advertise(&Socket::open(NODE)?, &link, &net, &to)?;
+            network.flusher.flush(moved);
             Ok(())
         });
-        exposed.await?;
+        advertised.await?;
         tokio::spawn(repeat(self.clone(), name, addresses, uplink.clone()));
         Ok(())
     }
 
-    /// Leads addresses to a link that had them before and is there still, as [`expose`](Self::expose) does for a new one:
+    /// Leads addresses to a link that had them before and is there still, as [`advertise`](Self::advertise) does for a new one:
     /// it turns out to be their holder after all. An uplink that is down is answered on when it comes up.
-    pub async fn take_back(&self, link: &HostLink, addresses: &[IpAddr]) -> Result<(), NetError> {
+    pub async fn readvertise(&self, link: &HostLink, addresses: &[IpAddr]) -> Result<(), NetError> {
         let (network, link, addresses) = (self.clone(), link.clone(), addresses.to_vec());
-        let turn = self.turns.take(&link.name, Work::Make);
+        let lock = self.link_queue.enqueue(&link.name, Operation::Setup);
         blocking(move || {
-            turn.wait();
-            let moved = network.exposure.take_back(&Socket::open(NODE)?, &link, &addresses)?;
-            network.traces.remove(moved);
+            lock.wait();
+            let moved = network.proxy_arp_ndp.readvertise(&Socket::open(NODE)?, &link, &addresses)?;
+            network.flusher.flush(moved);
             Ok(())
         })
         .await
     }
 
-    /// [`create`](Self::create), [`configure`](Self::configure) and [`expose`](Self::expose) in one, for whoever
+    /// [`create`](Self::create), [`configure`](Self::configure) and [`advertise`](Self::advertise) in one, for whoever
     /// has nothing to do between them. On an error nothing is left.
     pub async fn add(&self, spec: &LinkSpec, net: &PodNet) -> Result<(PodLink, Placement), NetError> {
         let link = self.create(spec).await?;
         let rest = async {
             let placement = self.configure(&link, net).await?;
-            self.expose(&link, net, &placement.uplink).await.map(|()| placement)
+            self.advertise(&link, net, &placement.uplink).await.map(|()| placement)
         };
         match rest.await {
             Ok(placement) => Ok((link, placement)),
@@ -179,11 +179,11 @@ impl Network {
         }
     }
 
-    /// Tells the LAN again, once, about those of the addresses that this link is exposed with. Whether there are any.
+    /// Tells the LAN again, once, about those of the addresses that this link is advertised with. Whether there are any.
     pub async fn announce(&self, host_name: &IfName, addresses: &[IpAddr], uplink: &Uplink) -> Result<bool, NetError> {
         let (name, addresses, uplink) = (host_name.clone(), addresses.to_vec(), uplink.clone());
-        let exposure = self.exposure.clone();
-        blocking(move || exposure.announce(&name, &addresses, &uplink)).await
+        let proxy_arp_ndp = self.proxy_arp_ndp.clone();
+        blocking(move || proxy_arp_ndp.announce(&name, &addresses, &uplink)).await
     }
 
     /// Compares link, addresses, routes, neighbours and proxies with what they should be;
@@ -194,12 +194,12 @@ impl Network {
     }
 
     /// Stops answering and routing for a link that stays: the address has a newer holder. Gives the addresses it
-    /// had. A link that is gone has none but those that were exposed with it.
+    /// had. A link that is gone has none but those that were advertised with it.
     pub async fn withdraw(&self, host_name: &IfName) -> Result<Vec<IpAddr>, NetError> {
         let (name, network) = (host_name.clone(), self.clone());
-        let turn = self.turns.take(host_name, Work::Remove);
+        let lock = self.link_queue.enqueue(host_name, Operation::Teardown);
         blocking(move || {
-            turn.wait();
+            lock.wait();
             Ok(network.withdraw_now(&name)?.addresses)
         })
         .await
@@ -207,16 +207,16 @@ impl Network {
 
     /// Removes a link and all that leads to it. When this returns the LAN is no longer answered and nothing is
     /// routed there; the interfaces themselves, which take the kernel some 20 ms, go in the background
-    /// ([`settle`](Self::settle) waits for them). A link that is gone is no error: what may be left of it goes.
+    /// ([`wait_idle`](Self::wait_idle) waits for them). A link that is gone is no error: what may be left of it goes.
     pub async fn delete(&self, host_name: &IfName) -> Result<(), NetError> {
         let (name, network) = (host_name.clone(), self.clone());
         // Before anything is taken away: an ADD that comes now must not take the link over.
-        let turn = self.turns.take(host_name, Work::Remove);
+        let lock = self.link_queue.enqueue(host_name, Operation::Teardown);
         blocking(move || {
-            turn.wait();
+            lock.wait();
             if let Some(index) = network.withdraw_now(&name)?.index {
                 // From here, so that it happens even if the caller has gone.
-                Handle::current().spawn_blocking(move || turn.finish(index));
+                Handle::current().spawn_blocking(move || lock.delete_link(index));
             }
             Ok(())
         })
@@ -224,10 +224,10 @@ impl Network {
     }
 
     /// Waits until a link that was deleted is gone.
-    pub async fn gone(&self, host_name: &IfName) -> Result<(), NetError> {
-        let turn = self.turns.take(host_name, Work::Make);
+    pub async fn wait_deleted(&self, host_name: &IfName) -> Result<(), NetError> {
+        let lock = self.link_queue.enqueue(host_name, Operation::Setup);
         blocking(move || {
-            turn.wait();
+            lock.wait();
             Ok(())
         })
         .await
@@ -240,17 +240,17 @@ impl Network {
     }
 
     fn withdraw_now(&self, host_name: &IfName) -> Result<Withdrawn, NetError> {
-        let withdrawn = self.exposure.withdraw(&Socket::open(NODE)?, host_name)?;
-        self.traces.remove(withdrawn.addresses.iter().chain(&withdrawn.swept).copied());
+        let withdrawn = self.proxy_arp_ndp.withdraw(&Socket::open(NODE)?, host_name)?;
+        self.flusher.flush(withdrawn.addresses.iter().chain(&withdrawn.pruned).copied());
         Ok(withdrawn)
     }
 
     /// Waits until every link that was deleted is gone, and every trace of addresses that moved.
-    pub async fn settle(&self) -> Result<(), NetError> {
+    pub async fn wait_idle(&self) -> Result<(), NetError> {
         let network = self.clone();
         blocking(move || {
-            network.turns.wait_for_all();
-            network.traces.wait();
+            network.link_queue.wait_idle();
+            network.flusher.wait_idle();
             Ok(())
         })
         .await
@@ -263,21 +263,21 @@ impl Network {
 
     /// Removes proxies that no link of ours stands behind: those of pods whose namespace went without a DEL.
     /// Gives their addresses.
-    pub async fn sweep(&self) -> Result<Vec<IpAddr>, NetError> {
+    pub async fn prune_proxies(&self) -> Result<Vec<IpAddr>, NetError> {
         let network = self.clone();
         blocking(move || {
-            let swept = network.exposure.sweep(&Socket::open(NODE)?)?;
-            network.traces.remove(swept.iter().copied());
-            Ok(swept)
+            let pruned = network.proxy_arp_ndp.prune(&Socket::open(NODE)?)?;
+            network.flusher.flush(pruned.iter().copied());
+            Ok(pruned)
         })
         .await
     }
 
     /// Puts back, and announces, proxies that the kernel has flushed because an uplink was down. Gives their
-    /// addresses. After a restart it also learns which link is exposed where.
-    pub async fn restore(&self) -> Result<Vec<IpAddr>, NetError> {
-        let exposure = self.exposure.clone();
-        blocking(move || exposure.restore(&Socket::open(NODE)?)).await
+    /// addresses. After a restart it also learns which link is advertised where.
+    pub async fn restore_proxies(&self) -> Result<Vec<IpAddr>, NetError> {
+        let proxy_arp_ndp = self.proxy_arp_ndp.clone();
+        blocking(move || proxy_arp_ndp.restore(&Socket::open(NODE)?)).await
     }
 }
 
@@ -290,7 +290,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| NetError::Worker(error.to_string()))?
 }
 
-fn configure(exposure: &Exposure, link: &PodLink, net: &PodNet) -> Result<Placement, NetError> {
+fn configure(proxy_arp_ndp: &ProxyArpNdp, link: &PodLink, net: &PodNet) -> Result<Placement, NetError> {
     let inside = pod::Plan::new(link, net)?;
     let netns = Netns::open(&link.spec.netns)?;
     let node = Socket::open(NODE)?;
@@ -302,9 +302,9 @@ fn configure(exposure: &Exposure, link: &PodLink, net: &PodNet) -> Result<Placem
         let message = LinkUnspec::new_with_index(link.host_index.0).mtu(mtu).build();
         node.commit(vec![set_link(message, format!("set the MTU of {} to {mtu}", link.host_name))])?;
     }
-    exposure.prepare(&uplink)?;
+    proxy_arp_ndp.prepare(&uplink)?;
     if inside.has_v6() {
-        setting::allow_v6(link.host_name.as_str())?;
+        sysctl::allow_v6(link.host_name.as_str())?;
     }
     veth::wait_until_running(&node, link.host_index.0)?;
     inside.wait_until_local(&in_pod)?;

@@ -26,7 +26,7 @@ pub(super) fn family(address: IpAddr) -> AddressFamily {
 
 /// An interface, as far as it matters here.
 #[derive(Debug, Clone)]
-pub(super) struct LinkFacts {
+pub(super) struct LinkAttrs {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) alias: String,
@@ -39,10 +39,10 @@ pub(super) struct LinkFacts {
     pub(super) peer: Option<u32>,
 }
 
-impl LinkFacts {
+impl LinkAttrs {
     pub(super) fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewLink(message) = message else { return None };
-        let mut facts = Self {
+        let mut attrs = Self {
             index: message.header.index,
             name: String::new(),
             alias: String::new(),
@@ -54,15 +54,15 @@ impl LinkFacts {
         };
         for attribute in &message.attributes {
             match attribute {
-                LinkAttribute::IfName(name) => facts.name.clone_from(name),
-                LinkAttribute::IfAlias(alias) => facts.alias.clone_from(alias),
-                LinkAttribute::Address(bytes) => facts.mac = bytes.as_slice().try_into().ok().map(Mac),
-                LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
-                LinkAttribute::Link(index) => facts.peer = Some(*index),
+                LinkAttribute::IfName(name) => attrs.name.clone_from(name),
+                LinkAttribute::IfAlias(alias) => attrs.alias.clone_from(alias),
+                LinkAttribute::Address(bytes) => attrs.mac = bytes.as_slice().try_into().ok().map(Mac),
+                LinkAttribute::Mtu(mtu) => attrs.mtu = *mtu,
+                LinkAttribute::Link(index) => attrs.peer = Some(*index),
                 _ => {}
             }
         }
-        Some(facts)
+        Some(attrs)
     }
 
     /// Asks for one interface.

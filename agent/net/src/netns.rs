@@ -85,15 +85,15 @@ impl Netns {
     /// The hardware address of an interface inside; `None` if there is no such interface.
     pub fn mac_of(&self, interface: &IfName) -> Result<Option<Mac>, NetError> {
         let found = veth::find(&self.socket()?, interface)?;
-        Ok(found.map(|facts| facts.mac.unwrap_or(Mac([0; 6]))))
+        Ok(found.map(|attrs| attrs.mac.unwrap_or(Mac([0; 6]))))
     }
 
     /// Tells the LAN, from inside, that the addresses are at the interface's hardware address. For interfaces that are on
     /// the LAN themselves; nothing happens where there is no such interface.
     pub fn announce(&self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), NetError> {
-        let Some(facts) = veth::find(&self.socket()?, interface)? else { return Ok(()) };
-        let Some(mac) = facts.mac else { return Ok(()) };
-        let sender = Uplink { name: interface.clone(), index: IfIndex(facts.index), mac, mtu: facts.mtu };
+        let Some(attrs) = veth::find(&self.socket()?, interface)? else { return Ok(()) };
+        let Some(mac) = attrs.mac else { return Ok(()) };
+        let sender = Uplink { name: interface.clone(), index: IfIndex(attrs.index), mac, mtu: attrs.mtu };
         self.run(|| Announcer::open()?.send(&sender, addresses.iter().copied()))?
     }
 

@@ -14,7 +14,7 @@ use super::{
     neighbour::Neighbour,
     netlink::{Intent, Socket},
     route::Route,
-    setting, wait_for,
+    sysctl, wait_for,
 };
 
 /// The IPv4 next hop of every pod: no machine has it, every host end answers to its MAC.
@@ -108,7 +108,7 @@ impl Plan {
     fn enter(&self, link: &PodLink, netns: &Netns) -> Result<Socket, NetError> {
         netns.run(|| {
             if self.has_v6() {
-                setting::allow_v6(link.spec.ifname.as_str())?;
+                sysctl::allow_v6(link.spec.ifname.as_str())?;
             }
             Socket::open(format!("in {}", netns.path().display()))
         })?

@@ -8,7 +8,7 @@ use rtnetlink::packet_route::AddressFamily;
 use super::{
     NetError, PodNet, Uplink,
     host::routes,
-    message::{Address, LinkFacts},
+    message::{Address, LinkAttrs},
     netlink::Socket,
     route::{FoundRoute, Route},
     veth::{find, find_index, owner},
@@ -29,9 +29,9 @@ pub(super) fn choose(node: &Socket, net: &PodNet) -> Result<Uplink, NetError> {
     for index in candidates {
         // An interface may go between two questions; a pod's link is never the way out, nor is one without a MAC
         // such as `lo`, which may hold an address of the subnet for a load balancer.
-        let fits = |facts: &LinkFacts| owner(&facts.alias).is_none() && facts.mac.is_some_and(|mac| mac.0 != [0; 6]);
-        if let Some(facts) = find_index(node, index)?.filter(fits) {
-            return ethernet(&facts);
+        let fits = |attrs: &LinkAttrs| owner(&attrs.alias).is_none() && attrs.mac.is_some_and(|mac| mac.0 != [0; 6]);
+        if let Some(attrs) = find_index(node, index)?.filter(fits) {
+            return ethernet(&attrs);
         }
     }
     let addresses: Vec<_> = net.addresses.iter().map(|address| address.address.to_string()).collect();
@@ -39,11 +39,11 @@ pub(super) fn choose(node: &Socket, net: &PodNet) -> Result<Uplink, NetError> {
 }
 
 /// An interface as an uplink.
-pub(super) fn ethernet(facts: &LinkFacts) -> Result<Uplink, NetError> {
-    let bad = |reason| NetError::BadUplink { name: facts.name.clone(), reason };
-    let mac = facts.mac.ok_or_else(|| bad("it is no Ethernet, so nothing can be answered there for a pod"))?;
-    let name = facts.name.parse().map_err(|_| bad("its name is no interface's name"))?;
-    Ok(Uplink { name, index: IfIndex(facts.index), mac, mtu: facts.mtu })
+pub(super) fn ethernet(attrs: &LinkAttrs) -> Result<Uplink, NetError> {
+    let bad = |reason| NetError::BadUplink { name: attrs.name.clone(), reason };
+    let mac = attrs.mac.ok_or_else(|| bad("it is no Ethernet, so nothing can be answered there for a pod"))?;
+    let name = attrs.name.parse().map_err(|_| bad("its name is no interface's name"))?;
+    Ok(Uplink { name, index: IfIndex(attrs.index), mac, mtu: attrs.mtu })
 }
 
 /// Interfaces with an address in a subnet of the pod's, in the order of the pod's addresses and the narrowest

@@ -16,9 +16,9 @@ use rtnetlink::{
 
 use super::{
     LinkSpec, NetError, Netns, PodLink,
-    message::{LinkFacts, set_link},
+    message::{LinkAttrs, set_link},
     netlink::{Intent, Reply, Request, Socket},
-    setting, wait_for,
+    sysctl, wait_for,
 };
 
 /// What `ip link show` says about a link of ours: `holdfast <container> <interface> <namespace>/<pod>`. It is also
@@ -34,14 +34,14 @@ pub(super) fn create(node: &Socket, spec: &LinkSpec) -> Result<PodLink, NetError
     let host_name = spec.container.host_link(&spec.ifname);
     let netns = Netns::open(&spec.netns)?;
     match make(node, spec, &host_name, &netns)? {
-        Made::New(facts) => finish(spec, host_name, &facts),
-        Made::Exists(facts) if has_peer_in(&facts, spec, &netns)? => finish(spec, host_name, &facts),
-        Made::Exists(facts) => {
+        Made::New(attrs) => finish(spec, host_name, &attrs),
+        Made::Exists(attrs) if has_peer_in(&attrs, spec, &netns)? => finish(spec, host_name, &attrs),
+        Made::Exists(attrs) => {
             // The name derives from the container alone, so this is the same container's link into a namespace
             // that it no longer has.
-            remove(node, facts.index)?;
+            remove(node, attrs.index)?;
             match make(node, spec, &host_name, &netns)? {
-                Made::New(facts) => finish(spec, host_name, &facts),
+                Made::New(attrs) => finish(spec, host_name, &attrs),
                 Made::Exists(_) => Err(node.refused(&words(spec, &host_name), io::ErrorKind::AlreadyExists.into())),
             }
         }
@@ -49,8 +49,8 @@ pub(super) fn create(node: &Socket, spec: &LinkSpec) -> Result<PodLink, NetError
 }
 
 enum Made {
-    New(LinkFacts),
-    Exists(LinkFacts),
+    New(LinkAttrs),
+    Exists(LinkAttrs),
 }
 
 /// One `send` for all: make, name its owner, bring up, read back its numbers.
@@ -59,27 +59,27 @@ fn make(node: &Socket, spec: &LinkSpec, host_name: &IfName, netns: &Netns) -> Re
         Request::new(Intent::Create, new_link(spec, host_name, netns), words(spec, host_name)),
         set_link(description(spec, host_name), format!("describe interface {host_name}")),
         set_link(LinkUnspec::new_with_name(host_name.as_str()).up().build(), format!("bring up {host_name}")),
-        Request::new(Intent::Change, LinkFacts::get(host_name), format!("read interface {host_name}")),
+        Request::new(Intent::Change, LinkAttrs::get(host_name), format!("read interface {host_name}")),
     ];
     let mut replies = node.exchange(&requests)?;
     let exists = replies[0].errno() == Some(libc::EEXIST);
-    let facts = replies[3].messages.iter().find_map(LinkFacts::parse);
-    match facts {
-        Some(facts) if exists => Ok(Made::Exists(facts)),
+    let attrs = replies[3].messages.iter().find_map(LinkAttrs::parse);
+    match attrs {
+        Some(attrs) if exists => Ok(Made::Exists(attrs)),
         // The host end is not there, so it is the pod end's name that is taken.
         None if exists => {
             Err(NetError::NameTaken { pod: spec.pod.clone(), ifname: spec.ifname.clone(), netns: spec.netns.clone() })
         }
-        facts => {
+        attrs => {
             let made = replies[0].error.is_none();
             let first_error =
                 replies.iter_mut().zip(&requests).find_map(|(reply, request)| failure(node, reply, request));
-            match (first_error, facts) {
-                (None, Some(facts)) => Ok(Made::New(facts)),
-                (error, facts) => {
+            match (first_error, attrs) {
+                (None, Some(attrs)) => Ok(Made::New(attrs)),
+                (error, attrs) => {
                     // Half a link is none. One that this request did not make is the container's, and stays.
-                    if let Some(facts) = facts.filter(|_| made) {
-                        remove(node, facts.index)?;
+                    if let Some(attrs) = attrs.filter(|_| made) {
+                        remove(node, attrs.index)?;
                     }
                     Err(error.unwrap_or_else(|| node.refused(&words(spec, host_name), io::ErrorKind::NotFound.into())))
                 }
@@ -125,43 +125,43 @@ fn description(spec: &LinkSpec, host_name: &IfName) -> rtnetlink::packet_route::
 }
 
 /// The link as the caller knows it.
-fn finish(spec: &LinkSpec, host_name: IfName, facts: &LinkFacts) -> Result<PodLink, NetError> {
-    setting::prepare_host_end(host_name.as_str())?;
+fn finish(spec: &LinkSpec, host_name: IfName, attrs: &LinkAttrs) -> Result<PodLink, NetError> {
+    sysctl::prepare_host_end(host_name.as_str())?;
     Ok(PodLink {
-        host_index: IfIndex(facts.index),
+        host_index: IfIndex(attrs.index),
         host_mac: Mac::of_host(&host_name),
-        pod_index: IfIndex(facts.peer.unwrap_or_default()),
+        pod_index: IfIndex(attrs.peer.unwrap_or_default()),
         pod_mac: Mac::of_pod(&host_name),
-        mtu: facts.mtu,
+        mtu: attrs.mtu,
         host_name,
         spec: spec.clone(),
     })
 }
 
 /// Whether the host end found leads to the pod's interface in this very namespace.
-fn has_peer_in(host: &LinkFacts, spec: &LinkSpec, netns: &Netns) -> Result<bool, NetError> {
+fn has_peer_in(host: &LinkAttrs, spec: &LinkSpec, netns: &Netns) -> Result<bool, NetError> {
     let host_name = spec.container.host_link(&spec.ifname);
     let peer = find(&netns.socket()?, &spec.ifname)?;
     Ok(peer.is_some_and(|peer| Some(peer.index) == host.peer && peer.mac == Some(Mac::of_pod(&host_name))))
 }
 
 /// An interface by name; `None` if there is none.
-pub(super) fn find(socket: &Socket, name: &IfName) -> Result<Option<LinkFacts>, NetError> {
-    read(socket, LinkFacts::get(name), &format!("read interface {name}"))
+pub(super) fn find(socket: &Socket, name: &IfName) -> Result<Option<LinkAttrs>, NetError> {
+    read(socket, LinkAttrs::get(name), &format!("read interface {name}"))
 }
 
 /// An interface by number; `None` if there is none.
-pub(super) fn find_index(socket: &Socket, index: u32) -> Result<Option<LinkFacts>, NetError> {
-    read(socket, LinkFacts::get_index(index), &format!("read interface {index}"))
+pub(super) fn find_index(socket: &Socket, index: u32) -> Result<Option<LinkAttrs>, NetError> {
+    read(socket, LinkAttrs::get_index(index), &format!("read interface {index}"))
 }
 
-fn read(socket: &Socket, message: RouteNetlinkMessage, what: &str) -> Result<Option<LinkFacts>, NetError> {
+fn read(socket: &Socket, message: RouteNetlinkMessage, what: &str) -> Result<Option<LinkAttrs>, NetError> {
     let requests = [Request::new(Intent::Change, message, what)];
     let reply = socket.exchange(&requests)?.pop().unwrap_or_default();
     match (reply.errno(), reply.error) {
         (Some(libc::ENODEV), _) => Ok(None),
         (_, Some(error)) => Err(socket.refused(what, error)),
-        (_, None) => Ok(reply.messages.iter().find_map(LinkFacts::parse)),
+        (_, None) => Ok(reply.messages.iter().find_map(LinkAttrs::parse)),
     }
 }
 
@@ -169,7 +169,7 @@ fn read(socket: &Socket, message: RouteNetlinkMessage, what: &str) -> Result<Opt
 /// kernel has to notice that (linkwatch); until then what is sent to the pod is dropped. Mostly that has happened
 /// when this is called; behind a namespace that is being taken apart it takes milliseconds.
 pub(super) fn wait_until_running(socket: &Socket, index: u32) -> Result<(), NetError> {
-    let runs = || Ok(find_index(socket, index)?.is_none_or(|facts| facts.running));
+    let runs = || Ok(find_index(socket, index)?.is_none_or(|attrs| attrs.running));
     if !wait_for(runs)? {
         tracing::warn!(index, "a pod's link has no carrier yet; its first packets may be lost");
     }

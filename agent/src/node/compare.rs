@@ -170,7 +170,7 @@ impl Attach {
             }
         }
         self.sweep_sandboxes().await?;
-        self.network.sweep().await?;
+        self.network.prune_proxies().await?;
         Ok(())
     }
 

@@ -278,7 +278,7 @@ impl Attach {
         let missing: Vec<_> = listed.into_iter().filter(missing).collect();
         if !missing.is_empty() {
             tracing::info!(link = %host.name, container = %host.container, addresses = ?missing, "leads to this link again");
-            self.network.take_back(&host, &missing).await?;
+            self.network.readvertise(&host, &missing).await?;
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Attach {
         deleted?;
         let attach = self.clone();
         self.background.spawn(async move {
-            if let Err(error) = attach.network.gone(&name).await {
+            if let Err(error) = attach.network.wait_deleted(&name).await {
                 tracing::debug!(link = %name, %error, "the end of a link was not waited for");
             }
             attach.forget(&links);

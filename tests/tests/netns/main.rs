@@ -1,11 +1,11 @@
 //! Pods' links on the real kernel: LAN host ↔ node ↔ pod, each in a network namespace of its own.
 
 mod conntrack;
+mod flush;
 mod moves;
 mod pods;
 mod stream;
-mod traces;
-mod uplinks;
+mod uplink_monitor;
 
 use std::path::Path;
 

@@ -51,7 +51,7 @@ fn a_newer_sandbox_takes_over_and_the_late_removal_changes_nothing() -> Result<(
     machine.ping(V4)?;
     node.block_on(async || {
         network.delete(&old.host_name).await?;
-        network.settle().await?;
+        network.wait_idle().await?;
         Ok(network.check(&spec("c2", &new_pod.path()), &pod_net()).await?)
     })?;
     machine.ping(V4)?;
@@ -59,22 +59,22 @@ fn a_newer_sandbox_takes_over_and_the_late_removal_changes_nothing() -> Result<(
 }
 
 #[test]
-fn until_it_is_exposed_the_older_sandbox_has_the_address() -> Result<()> {
+fn until_it_is_advertised_the_older_sandbox_has_the_address() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     node.block_on(async || {
         let new = network.create(&spec("c2", &new_pod.path())).await?;
         let placement = network.configure(&new, &pod_net()).await?;
-        assert!(network.restore().await?.is_empty());
-        assert!(network.sweep().await?.is_empty());
+        assert!(network.restore_proxies().await?.is_empty());
+        assert!(network.prune_proxies().await?.is_empty());
         assert!(network.links().await?.iter().all(|link| link.addresses.is_empty()));
-        anyhow::ensure!(machine.ping(V4).is_err(), "the LAN reaches an address that is not exposed yet");
+        anyhow::ensure!(machine.ping(V4).is_err(), "the LAN reaches an address that is not advertised yet");
 
         let old = network.add(&spec("c1", &old_pod.path()), &pod_net()).await?.0;
         network.configure(&new, &pod_net()).await?;
         has_addresses(&network.links().await?, &old);
         machine.ping(V4)?;
-        network.expose(&new, &pod_net(), &placement.uplink).await?;
+        network.advertise(&new, &pod_net(), &placement.uplink).await?;
         has_addresses(&network.links().await?, &new);
         Ok(())
     })?;
@@ -107,15 +107,15 @@ fn what_was_given_up_does_not_come_after_the_removal() -> Result<()> {
         node.block_on(async || {
             give_up(network.create(&spec)).await;
             network.delete(&name).await?;
-            Ok(network.settle().await?)
+            Ok(network.wait_idle().await?)
         })?;
         assert_clean(&node)?;
         node.block_on(async || {
             let link = network.create(&spec).await?;
             let placement = network.configure(&link, &pod_net()).await?;
-            give_up(network.expose(&link, &pod_net(), &placement.uplink)).await;
+            give_up(network.advertise(&link, &pod_net(), &placement.uplink)).await;
             network.delete(&name).await?;
-            Ok(network.settle().await?)
+            Ok(network.wait_idle().await?)
         })?;
         assert_clean(&node)?;
     }
@@ -133,16 +133,16 @@ fn an_older_sandbox_can_have_its_address_back() -> Result<()> {
         let found = found.expect("the old link");
         let addresses = [V4.parse::<IpAddr>()?, V6.parse()?];
         // Whether the newer one is still there, or has gone already.
-        network.take_back(&found, &addresses).await?;
+        network.readvertise(&found, &addresses).await?;
         has_addresses(&network.links().await?, &old);
         machine.ping(V4)?;
         network.delete(&new.host_name).await?;
-        network.settle().await?;
+        network.wait_idle().await?;
         machine.ping(V6)?;
         assert_eq!(network.withdraw(&old.host_name).await?, addresses);
-        network.take_back(&found, &addresses).await?;
+        network.readvertise(&found, &addresses).await?;
         network.check(&spec("c1", &old_pod.path()), &pod_net()).await?;
-        network.settle().await?;
+        network.wait_idle().await?;
         Ok(())
     })?;
     machine.ping(V4)?;

@@ -71,7 +71,7 @@ fn deleting_leaves_nothing() -> Result<()> {
         let (link, _) = network.add(&spec("c1", &pod.path()), &pod_net()).await?;
         network.delete(&link.host_name).await?;
         assert!(network.links().await?.iter().all(|link| link.addresses.is_empty()));
-        network.settle().await?;
+        network.wait_idle().await?;
         // Once more: nothing to remove is no error.
         Ok(network.delete(&link.host_name).await?)
     })?;
@@ -128,7 +128,7 @@ fn a_failure_undoes_what_was_done() -> Result<()> {
         no_uplink.master = Some("eth7".parse()?);
         let error = network.add(&spec("c1", &pod.path()), &no_uplink).await.unwrap_err();
         assert!(matches!(error, NetError::BadUplink { .. }) && error.to_string().contains("eth7"), "{error}");
-        Ok(network.settle().await?)
+        Ok(network.wait_idle().await?)
     })?;
     assert_clean(&node)?;
 

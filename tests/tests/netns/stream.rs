@@ -124,18 +124,18 @@ fn a_stream_goes_over_to_the_newer_sandbox() -> Result<()> {
     });
     let stream = Stream::start(&machine)?;
     stream.reaches(1000)?;
-    let (switch, exposed) = node.block_on(async || {
+    let (switch, advertised) = node.block_on(async || {
         let link = network.create(&new_spec).await?;
         let placement = network.configure(&link, &pod_net()).await?;
         // Here the guard binds.
         let (began, first) = (Instant::now(), stream.next());
-        network.expose(&link, &pod_net(), &placement.uplink).await?;
-        let (took, exposed) = (began.elapsed(), stream.next());
+        network.advertise(&link, &pod_net(), &placement.uplink).await?;
+        let (took, advertised) = (began.elapsed(), stream.next());
         network.withdraw(&old_spec.container.host_link(&old_spec.ifname)).await?;
-        println!("exposed in {took:?}; datagrams {first} to {exposed} were sent meanwhile");
+        println!("advertised in {took:?}; datagrams {first} to {advertised} were sent meanwhile");
         // As long as announcements are repeated.
-        stream.reaches(exposed + 5000)?;
-        Ok((first, exposed))
+        stream.reaches(advertised + 5000)?;
+        Ok((first, advertised))
     })?;
     let sent = stream.end();
     ended.store(true, Ordering::SeqCst);
@@ -151,10 +151,10 @@ fn a_stream_goes_over_to_the_newer_sandbox() -> Result<()> {
             new.first(),
         );
         // The one before may have had its number and not have left yet.
-        ensure!(new.first().is_some_and(|number| number + 1 >= switch), "IPv{family}: taken before it was exposed");
-        ensure!(old.last().is_some_and(|number| *number < exposed), "IPv{family}: the first still has it");
-        let missing = (exposed..sent).find(|number| !new.contains(number));
-        ensure!(missing.is_none(), "IPv{family}: {missing:?} was sent after {exposed} and has not arrived");
+        ensure!(new.first().is_some_and(|number| number + 1 >= switch), "IPv{family}: taken before it was advertised");
+        ensure!(old.last().is_some_and(|number| *number < advertised), "IPv{family}: the first still has it");
+        let missing = (advertised..sent).find(|number| !new.contains(number));
+        ensure!(missing.is_none(), "IPv{family}: {missing:?} was sent after {advertised} and has not arrived");
         ensure!(lost.len() < TOLERATED, "IPv{family}: {} datagrams were lost", lost.len());
     }
     Ok(())

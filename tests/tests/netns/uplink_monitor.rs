@@ -20,7 +20,7 @@ fn proxies_without_a_link_are_swept_and_an_administrators_stay() -> Result<()> {
     let pod = Host::new("pod")?;
     node.block_on(async || {
         network.add(&spec("c1", &pod.path()), &pod_net()).await?;
-        assert_eq!(network.sweep().await?, ["172.22.50.1".parse::<IpAddr>()?]);
+        assert_eq!(network.prune_proxies().await?, ["172.22.50.1".parse::<IpAddr>()?]);
         Ok(())
     })?;
     let left = node.ip("neigh show proxy")?;
@@ -34,7 +34,7 @@ fn an_uplink_that_was_down_is_answered_on_again() -> Result<()> {
     let pod = Host::new("pod")?;
     node.block_on(async || {
         let kept = network.clone();
-        tokio::spawn(async move { panic!("{:?}", kept.keep_exposed().await) });
+        tokio::spawn(async move { panic!("{:?}", kept.monitor_uplinks().await) });
         network.add(&spec("c1", &pod.path()), &pod_net()).await?;
         // Going down flushes the proxies of the interface; without its carrier some kernels do as well.
         node.ip("link set eth0 down")?;
@@ -50,9 +50,9 @@ fn an_uplink_that_was_down_is_answered_on_again() -> Result<()> {
     node.ip("link set eth0 up")?;
     let restarted = node.run(Network::open)??;
     node.block_on(async || {
-        let restored = restarted.restore().await?;
+        let restored = restarted.restore_proxies().await?;
         assert_eq!(restored, [V4.parse::<IpAddr>()?, V6.parse()?]);
-        assert!(restarted.restore().await?.is_empty());
+        assert!(restarted.restore_proxies().await?.is_empty());
         // The switch forwards again when it has noticed the carrier.
         reached(&machine).await
     })
@@ -97,7 +97,7 @@ fn a_pod_may_come_while_the_uplink_is_down() -> Result<()> {
     node.ip("link set eth0 down")?;
     node.block_on(async || {
         let kept = network.clone();
-        tokio::spawn(async move { panic!("{:?}", kept.keep_exposed().await) });
+        tokio::spawn(async move { panic!("{:?}", kept.monitor_uplinks().await) });
         network.add(&spec("c1", &pod.path()), &pod_net()).await?;
         node.ping(V4)?;
         node.ip("link set eth0 up")?;

@@ -55,7 +55,7 @@ fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> 
     assert_tracked(&flows, &node, true)?;
     let old = node.block_on(async || {
         let old = network.add(&spec("c1", &old_pod.path()), &pod_net()).await?.0;
-        network.settle().await?;
+        network.wait_idle().await?;
         Ok(old)
     })?;
     assert_tracked(&flows, &node, false)?;
@@ -65,13 +65,13 @@ fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> 
     make(&flows, &node)?;
     node.block_on(async || {
         network.add(&spec("c1", &old_pod.path()), &pod_net()).await?;
-        Ok(network.settle().await?)
+        Ok(network.wait_idle().await?)
     })?;
     assert_tracked(&flows, &node, true)?;
 
     node.block_on(async || {
         network.add(&spec("c2", &new_pod.path()), &pod_net()).await?;
-        Ok(network.settle().await?)
+        Ok(network.wait_idle().await?)
     })?;
     assert_tracked(&flows, &node, false)?;
 
@@ -79,12 +79,12 @@ fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> 
     make(&flows, &node)?;
     node.block_on(async || {
         network.delete(&old.host_name).await?;
-        Ok(network.settle().await?)
+        Ok(network.wait_idle().await?)
     })?;
     assert_tracked(&flows, &node, true)?;
     node.block_on(async || {
         network.withdraw(&spec("c2", &new_pod.path()).container.host_link(&"eth0".parse()?)).await?;
-        Ok(network.settle().await?)
+        Ok(network.wait_idle().await?)
     })?;
     assert_tracked(&flows, &node, false)?;
     assert_tracked(&others, &node, true)
@@ -102,7 +102,7 @@ fn thousands_of_connections_are_forgotten() -> Result<()> {
         let began = Instant::now();
         network.add(&spec("c1", &pod.path()), &pod_net()).await?;
         let added = began.elapsed();
-        network.settle().await?;
+        network.wait_idle().await?;
         println!("added after {added:?}, 3000 connections forgotten after {:?}", began.elapsed());
         Ok(())
     })?;
@@ -118,14 +118,14 @@ fn a_namespace_that_went_first_leaves_no_connections() -> Result<()> {
     let flows = pods_flows();
     let link = node.block_on(async || {
         let link = network.add(&spec("c1", &pod.path()), &pod_net()).await?.0;
-        network.settle().await?;
+        network.wait_idle().await?;
         Ok(link)
     })?;
     make(&flows, &node)?;
     pod.remove()?;
     node.block_on(async || {
         network.delete(&link.host_name).await?;
-        Ok(network.settle().await?)
+        Ok(network.wait_idle().await?)
     })?;
     assert_tracked(&flows, &node, false)?;
     crate::assert_clean(&node)
@@ -147,7 +147,7 @@ fn a_neighbour_on_the_uplink_is_forgotten_when_its_address_comes_to_the_node() -
     node.ip("neigh replace 172.22.0.78 lladdr 02:00:5e:00:53:78 dev eth0 nud permanent")?;
     let link = node.block_on(async || {
         let link = network.add(&spec("c2", &new_pod.path()), &pod_net()).await?.0;
-        network.settle().await?;
+        network.wait_idle().await?;
         Ok(link)
     })?;
     for address in [V4, V6] {
@@ -172,7 +172,7 @@ fn an_older_link_keeps_no_neighbours() -> Result<()> {
         let old = network.add(&spec("c1", &old_pod.path()), &pod_net()).await?.0;
         assert!(neighbours(old.host_name.as_str())?.contains(V4));
         let new = network.add(&spec("c2", &new_pod.path()), &pod_net()).await?.0;
-        network.settle().await?;
+        network.wait_idle().await?;
         Ok((old, new))
     })?;
     assert_eq!(neighbours(old.host_name.as_str())?, "");

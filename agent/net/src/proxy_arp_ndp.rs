@@ -1,10 +1,10 @@
 //! Which link the node answers for on the LAN, and with which interface.
 //!
 //! ```text
-//!              expose                 withdraw
-//!   (none) ─────────────▶ exposed ─────────────▶ (none)
-//!                         exposed ── expose, by a newer link ──▶ exposed
-//!                         exposed, its proxy flushed by the kernel ── restore ──▶ exposed
+//!            advertise               withdraw
+//!   (none) ─────────────▶ advertised ─────────────▶ (none)
+//!                         advertised ── advertise, by a newer link ──▶ advertised
+//!                         advertised, its proxy flushed by the kernel ── restore ──▶ advertised
 //! ```
 //!
 //! The routes and proxies themselves are the kernel's; kept here is what it does not know: whose announcements may
@@ -21,25 +21,25 @@ use holdfast_core::id::IfName;
 
 use super::{
     HostLink, NetError, PodAddress, PodLink, PodNet, Uplink, announce::Announcer, host, lock, neighbour::Proxy,
-    netlink::Socket, setting, uplink, veth,
+    netlink::Socket, sysctl, uplink, veth,
 };
 
 /// The state, and the socket for announcements.
 #[derive(Debug)]
-pub(super) struct Exposure {
+pub(super) struct ProxyArpNdp {
     state: Mutex<State>,
     announcer: Announcer,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    exposed: HashMap<IpAddr, Exposed>,
+    advertised: HashMap<IpAddr, Advertised>,
     /// Uplinks whose settings are made, by number: an interface that comes back is another one.
     prepared: HashSet<u32>,
 }
 
 #[derive(Debug, Clone)]
-struct Exposed {
+struct Advertised {
     /// The host end.
     link: IfName,
     uplink: IfName,
@@ -53,10 +53,10 @@ pub(super) struct Withdrawn {
     /// The addresses it had.
     pub(super) addresses: Vec<IpAddr>,
     /// Those of any link that went without having been withdrawn.
-    pub(super) swept: Vec<IpAddr>,
+    pub(super) pruned: Vec<IpAddr>,
 }
 
-impl Exposure {
+impl ProxyArpNdp {
     pub(super) fn open() -> Result<Self, NetError> {
         Ok(Self { state: Mutex::default(), announcer: Announcer::open()? })
     }
@@ -68,7 +68,7 @@ impl Exposure {
 
     /// Leads the addresses to the link, away from an older sandbox of the pod; answers for them; and says so. Gives
     /// those that did not lead there before.
-    pub(super) fn expose(
+    pub(super) fn advertise(
         &self,
         node: &Socket,
         link: &PodLink,
@@ -79,14 +79,14 @@ impl Exposure {
         state.prepare(uplink)?;
         let moved = host::Plan::new(link, net).make(node)?;
         node.commit(net.ips().map(|address| Proxy { address, link: uplink.index.0 }.replace()).collect())?;
-        let exposed = Exposed { link: link.host_name.clone(), uplink: uplink.name.clone() };
-        state.exposed.extend(net.ips().map(|address| (address, exposed.clone())));
-        self.say(uplink, net.ips());
+        let advertised = Advertised { link: link.host_name.clone(), uplink: uplink.name.clone() };
+        state.advertised.extend(net.ips().map(|address| (address, advertised.clone())));
+        self.announce_once(uplink, net.ips());
         Ok(moved)
     }
 
     /// The same for a link that was found.
-    pub(super) fn take_back(
+    pub(super) fn readvertise(
         &self,
         node: &Socket,
         link: &HostLink,
@@ -96,35 +96,35 @@ impl Exposure {
         let moved = host::Plan::of((link.index.0, link.pod_mac), addresses.iter().copied()).make(node)?;
         let proxies = proxied(node)?;
         for &address in addresses {
-            let master = state.exposed.get(&address).map(|exposed| exposed.uplink.clone());
+            let master = state.advertised.get(&address).map(|advertised| advertised.uplink.clone());
             let Some(uplink) = usable(node, address, master, proxies.get(&address).copied())? else { continue };
             state.prepare(&uplink)?;
             node.commit(vec![Proxy { address, link: uplink.index.0 }.replace()])?;
-            self.say(&uplink, std::iter::once(address));
-            state.exposed.insert(address, Exposed { link: link.name.clone(), uplink: uplink.name });
+            self.announce_once(&uplink, std::iter::once(address));
+            state.advertised.insert(address, Advertised { link: link.name.clone(), uplink: uplink.name });
         }
         Ok(moved)
     }
 
     /// Announcements are repeated, and an uplink that is down now is restored when it comes up: none is worth an error.
-    fn say(&self, uplink: &Uplink, addresses: impl Iterator<Item = IpAddr>) {
+    fn announce_once(&self, uplink: &Uplink, addresses: impl Iterator<Item = IpAddr>) {
         if let Err(error) = self.announcer.send(uplink, addresses) {
             tracing::warn!(uplink = %uplink.name, %error, "the LAN was not told where an address is");
         }
     }
 
-    /// Says again where those of the addresses are that the link is still exposed with; whether there are any.
+    /// Says again where those of the addresses are that the link is still advertised with; whether there are any.
     /// The lock is held while sending: after a withdrawal not one announcement more leaves.
     pub(super) fn announce(&self, link: &IfName, addresses: &[IpAddr], uplink: &Uplink) -> Result<bool, NetError> {
         let state = lock(&self.state);
-        let still = |address: &IpAddr| state.exposed.get(address).is_some_and(|exposed| exposed.link == *link);
+        let still = |address: &IpAddr| state.advertised.get(address).is_some_and(|advertised| advertised.link == *link);
         let ours: Vec<_> = addresses.iter().copied().filter(still).collect();
         self.announcer.send(uplink, ours.iter().copied())?;
         Ok(!ours.is_empty())
     }
 
     /// Does something to the tables: what it has read of them stays true until it has ended.
-    pub(super) fn while_nothing_moves<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(super) fn with_tables_locked<T>(&self, work: impl FnOnce() -> T) -> T {
         let _state = lock(&self.state);
         work()
     }
@@ -133,22 +133,23 @@ impl Exposure {
     pub(super) fn withdraw(&self, node: &Socket, link: &IfName) -> Result<Withdrawn, NetError> {
         let mut state = lock(&self.state);
         // First, so that nothing is announced any more whatever comes.
-        let mut lost: Vec<_> = state.exposed.extract_if(|_, exposed| exposed.link == *link).map(|(ip, _)| ip).collect();
+        let mut lost: Vec<_> =
+            state.advertised.extract_if(|_, advertised| advertised.link == *link).map(|(ip, _)| ip).collect();
         let (index, mut addresses) = match veth::find(node, link)? {
-            Some(facts) => (Some(facts.index), host::withdraw(node, facts.index)?),
+            Some(attrs) => (Some(attrs.index), host::withdraw(node, attrs.index)?),
             None => (None, Vec::new()),
         };
         lost.retain(|address| !addresses.contains(address));
         // The namespace went first and took along the link, or just now its routes; only on the uplink something may
         // be left.
-        let swept = if index.is_none() || !lost.is_empty() { state.sweep(node)? } else { Vec::new() };
+        let pruned = if index.is_none() || !lost.is_empty() { state.prune(node)? } else { Vec::new() };
         addresses.extend(lost);
-        Ok(Withdrawn { index, addresses, swept })
+        Ok(Withdrawn { index, addresses, pruned })
     }
 
     /// Removes proxies that no link stands behind.
-    pub(super) fn sweep(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
-        lock(&self.state).sweep(node)
+    pub(super) fn prune(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
+        lock(&self.state).prune(node)
     }
 
     /// Puts back proxies that the kernel has flushed, as it does when an interface goes down (and, before 6.6 or so,
@@ -184,38 +185,38 @@ impl Exposure {
         (address, link): (IpAddr, &IfName),
         proxied: Option<u32>,
     ) -> Result<bool, NetError> {
-        let known = state.exposed.get(&address).filter(|exposed| exposed.link == *link);
+        let known = state.advertised.get(&address).filter(|advertised| advertised.link == *link);
         if known.is_some() && proxied.is_some() {
             return Ok(false);
         }
-        let master = known.map(|exposed| exposed.uplink.clone());
+        let master = known.map(|advertised| advertised.uplink.clone());
         let Some(uplink) = usable(node, address, master, proxied)? else { return Ok(false) };
         state.prepare(&uplink)?;
         let missing = proxied.is_none();
         if missing {
             node.commit(vec![Proxy { address, link: uplink.index.0 }.replace()])?;
-            self.say(&uplink, std::iter::once(address));
+            self.announce_once(&uplink, std::iter::once(address));
         }
-        state.exposed.insert(address, Exposed { link: link.clone(), uplink: uplink.name });
+        state.advertised.insert(address, Advertised { link: link.clone(), uplink: uplink.name });
         Ok(missing)
     }
 
-    /// Whether an interface is an uplink that something is exposed on.
+    /// Whether an interface is an uplink that something is advertised on.
     pub(super) fn is_uplink(&self, name: &str) -> bool {
-        lock(&self.state).exposed.values().any(|exposed| exposed.uplink.as_str() == name)
+        lock(&self.state).advertised.values().any(|advertised| advertised.uplink.as_str() == name)
     }
 }
 
 impl State {
-    fn sweep(&mut self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
-        let swept = host::sweep(node)?;
-        self.exposed.retain(|address, _| !swept.contains(address));
-        Ok(swept)
+    fn prune(&mut self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
+        let pruned = host::prune_proxies(node)?;
+        self.advertised.retain(|address, _| !pruned.contains(address));
+        Ok(pruned)
     }
 
     fn prepare(&mut self, uplink: &Uplink) -> Result<(), NetError> {
         if !self.prepared.contains(&uplink.index.0) {
-            setting::prepare_uplink(uplink.name.as_str())?;
+            sysctl::prepare_uplink(uplink.name.as_str())?;
             self.prepared.insert(uplink.index.0);
         }
         Ok(())
@@ -236,7 +237,7 @@ fn usable(
     now: Option<u32>,
 ) -> Result<Option<Uplink>, NetError> {
     if let Some(index) = now {
-        return veth::find_index(node, index)?.map(|facts| uplink::ethernet(&facts)).transpose();
+        return veth::find_index(node, index)?.map(|attrs| uplink::ethernet(&attrs)).transpose();
     }
     let addresses = vec![PodAddress { address: address.into(), gateway: None }];
     let net = PodNet { addresses, master: before, ..PodNet::default() };
@@ -245,6 +246,6 @@ fn usable(
         Err(NetError::NoUplink { .. } | NetError::BadUplink { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let up = veth::find_index(node, uplink.index.0)?.is_some_and(|facts| facts.up);
+    let up = veth::find_index(node, uplink.index.0)?.is_some_and(|attrs| attrs.up);
     Ok(up.then_some(uplink))
 }

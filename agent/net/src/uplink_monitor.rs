@@ -11,7 +11,7 @@ use rtnetlink::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{NetError, Network, message::LinkFacts};
+use super::{NetError, Network, message::LinkAttrs};
 
 /// Proxies are compared this often even if no interface was heard of: messages can be lost.
 const RESTORE: Duration = Duration::from_secs(30);
@@ -21,11 +21,11 @@ const RETRY: Duration = Duration::from_secs(1);
 impl Network {
     /// Restores now, whenever an uplink changes, and now and then. What fails is tried again; it ends, with an error,
     /// only when the kernel gives no socket to hear of interfaces on. To be run as a task.
-    pub async fn keep_exposed(&self) -> Result<(), NetError> {
+    pub async fn monitor_uplinks(&self) -> Result<(), NetError> {
         let mut changes = Changes::open()?;
         let mut retry = RETRY;
         loop {
-            let pause = match self.restore().await {
+            let pause = match self.restore_proxies().await {
                 Ok(_) => {
                     retry = RETRY;
                     RESTORE
@@ -86,8 +86,8 @@ impl Changes {
         loop {
             match self.events.next().await?.0.payload {
                 NetlinkPayload::InnerMessage(message) => {
-                    let uplink = |facts: LinkFacts| facts.up && network.exposure.is_uplink(&facts.name);
-                    if LinkFacts::parse(&message).is_some_and(uplink) {
+                    let uplink = |attrs: LinkAttrs| attrs.up && network.proxy_arp_ndp.is_uplink(&attrs.name);
+                    if LinkAttrs::parse(&message).is_some_and(uplink) {
                         return Some(());
                     }
                 }

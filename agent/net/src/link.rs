@@ -113,6 +113,6 @@ pub struct HostLink {
     pub ifname: IfName,
     /// The pod it was made for; absent when its name was too long for the link's alias.
     pub pod: Option<PodName>,
-    /// The addresses that the node routes to it. None: not exposed yet, or withdrawn.
+    /// The addresses that the node routes to it. None: not advertised yet, or withdrawn.
     pub addresses: Vec<IpAddr>,
 }
