@@ -57,7 +57,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_core::id::IfName;
+use holdfast_core::id::{IfIndex, IfName};
 use rtnetlink::LinkUnspec;
 use tokio::runtime::Handle;
 
@@ -259,6 +259,11 @@ impl Network {
     /// Every link of ours on the node, whoever made it.
     pub async fn links(&self) -> Result<Vec<HostLink>, NetError> {
         blocking(|| host::links(&Socket::open(NODE)?)).await
+    }
+
+    /// Returns the link of ours whose host end has this index on the node; `None` if there is no such link.
+    pub async fn link_by_index(&self, index: IfIndex) -> Result<Option<HostLink>, NetError> {
+        Ok(self.links().await?.into_iter().find(|link| link.index == index))
     }
 
     /// Removes proxies that no link of ours stands behind: those of pods whose namespace went without a DEL.

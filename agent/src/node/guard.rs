@@ -215,7 +215,7 @@ impl Attach {
             Action::Rebind { link } => self.rebind(link).await?,
             Action::Collect { link } => self.collect(link).await?,
             Action::Withdraw { link } => {
-                if let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) {
+                if let Some(host) = self.network.link_by_index(link).await? {
                     let withdrawn = self.network.withdraw(&host.name).await?;
                     if !withdrawn.is_empty() {
                         tracing::info!(link = %host.name, container = %host.container, addresses = ?withdrawn, "fenced");
@@ -247,7 +247,7 @@ impl Attach {
         if known.is_some() {
             return Ok(known);
         }
-        let host = self.network.links().await?.into_iter().find(|host| host.index == link);
+        let host = self.network.link_by_index(link).await?;
         let tenant = host.and_then(Tenant::of);
         if let Some(tenant) = &tenant {
             self.tenants().insert(link, tenant.clone());
@@ -272,7 +272,7 @@ impl Attach {
 
     /// Addresses that were led away from a link of the node while it was not known for their holder.
     async fn lead_back(&self, link: IfIndex, listed: Vec<IpAddr>) -> Result<(), AttachError> {
-        let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) else { return Ok(()) };
+        let Some(host) = self.network.link_by_index(link).await? else { return Ok(()) };
         let ours = |address: &IpAddr| self.bindings().holder(*address) == Some(link);
         let missing = |address: &IpAddr| !host.addresses.contains(address) && ours(address);
         let missing: Vec<_> = listed.into_iter().filter(missing).collect();
@@ -350,7 +350,7 @@ impl Attach {
             self.metrics.rebound(SANDBOX_DIED);
             tracing::info!(pod = %tenant.pod, container = %tenant.container, reason = SANDBOX_DIED, "collected: the record has no holder");
         }
-        if let Some(host) = self.network.links().await?.into_iter().find(|host| host.index == link) {
+        if let Some(host) = self.network.link_by_index(link).await? {
             self.network.withdraw(&host.name).await?;
         }
         Ok(())

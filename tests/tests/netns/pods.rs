@@ -38,6 +38,8 @@ fn a_pod_is_reached_at_once_both_ways() -> Result<()> {
         assert_eq!(links[0].container, "c1".parse::<ContainerId>()?);
         assert_eq!(links[0].pod, Some(PodName::new("default", "demo-0")));
         assert_eq!(links[0].index, link.host_index);
+        assert_eq!(network.link_by_index(link.host_index).await?.as_ref(), links.first());
+        assert_eq!(network.link_by_index(link.pod_index).await?, None);
         assert_eq!(links[0].addresses, [V4.parse::<IpAddr>()?, V6.parse()?]);
         Ok(())
     })
