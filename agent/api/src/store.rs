@@ -2,8 +2,8 @@
 //! resourceVersion that was read, or a delete with UID and resourceVersion as preconditions.
 //!
 //! ```text
-//! first ADD    create claim ─▶ write endpoint ─▶ confirm claim (read again)
-//! sticky ADD   write endpoint ∥ confirm claim
+//! first ADD    create claim ─▶ write endpoint ─▶ verify claim (read again)
+//! sticky ADD   write endpoint ∥ verify claim
 //! release      drop from endpoint ─▶ read claim, then endpoint ─▶ mark claim ─▶ (rest) ─▶ read endpoint ─▶ delete claim
 //! ```
 //!
@@ -12,8 +12,8 @@
 mod claims;
 mod endpoints;
 mod leases;
-mod permit;
 mod pools;
+mod write_gate;
 
 use holdfast_core::id::PodName;
 use k8s_openapi::api::{
@@ -25,9 +25,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{claim::IPClaim, endpoint::SpiderEndpoint};
 
-pub use claims::{Claimed, Confirmed, Finished};
+pub use claims::{AcquireOutcome, ReleaseOutcome, VerifyOutcome};
 pub use leases::Leases;
-pub use permit::Permit;
+pub use write_gate::WriteGate;
 
 /// How often a compare-and-swap is tried again before the caller is told to come back later.
 const ATTEMPTS: usize = 5;
@@ -79,24 +79,24 @@ impl StoreError {
 pub struct Store {
     client: Client,
     claims: Api<IPClaim>,
-    permit: Permit,
+    gate: WriteGate,
 }
 
 impl Store {
     /// A store behind `client`.
     pub fn new(client: Client) -> Self {
-        Self { claims: Api::all(client.clone()), client, permit: Permit::always() }
+        Self { claims: Api::all(client.clone()), client, gate: WriteGate::always_open() }
     }
 
-    /// The same store, writing only while `permit` holds.
+    /// Returns the same store, which writes only while `gate` is open.
     #[must_use]
-    pub fn with_permit(self, permit: Permit) -> Self {
-        Self { permit, ..self }
+    pub fn with_write_gate(self, gate: WriteGate) -> Self {
+        Self { gate, ..self }
     }
 
-    /// Asked right before each write.
-    fn permitted(&self, what: impl FnOnce() -> String) -> Result<(), StoreError> {
-        if self.permit.holds() { Ok(()) } else { Err(StoreError::NotLeading { what: what() }) }
+    /// Fails while the gate is closed. Every write calls this right before its request.
+    fn check_gate(&self, what: impl FnOnce() -> String) -> Result<(), StoreError> {
+        if self.gate.is_open() { Ok(()) } else { Err(StoreError::NotLeading { what: what() }) }
     }
 
     /// The client, for watches and events.

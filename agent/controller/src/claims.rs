@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, stream};
 use holdfast_api::{
     claim::IPClaim,
-    store::{Finished, StoreError},
+    store::{ReleaseOutcome, StoreError},
 };
 use holdfast_core::{
     collect::{self, ClaimFacts, ClaimVerdict, Reason},
@@ -75,7 +75,7 @@ impl Controller {
             owner => {
                 let outcome = self.store.finish_release(claim).await?;
                 tracing::debug!(%address, ?outcome, "ended the rest of a claim");
-                if outcome == Finished::Deleted {
+                if outcome == ReleaseOutcome::Deleted {
                     let reason = if owner.is_some() { Reason::RestOver } else { Reason::Unlisted };
                     self.report.claim(address, &claim.spec.endpoint, claim.object_ref(&()), reason);
                 }

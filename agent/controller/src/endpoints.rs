@@ -199,7 +199,7 @@ impl Controller {
         self.report.released(&name, endpoint.object_ref(&()), reason, &addresses);
         let marks = addresses.iter().map(|address| async {
             match self.caches.claim(&name_of(*address)) {
-                Some(claim) => self.store.mark_known(&claim, &name).await,
+                Some(claim) => self.store.mark_claim_released(&claim, &name).await,
                 None => self.store.mark_released(*address, &name).await,
             }
         });

@@ -18,7 +18,7 @@ use holdfast_api::{
     endpoint::{EndpointIp, EndpointStatus, HolderState, SpiderEndpoint},
     ippool::{Allocation, Allocations, SpiderIPPool},
     owner::Owner,
-    store::{Claimed, StoreError},
+    store::{AcquireOutcome, StoreError},
 };
 use holdfast_core::{
     collect::Reason,
@@ -151,7 +151,7 @@ impl Controller {
         let named = |pod: &Pod| record.pod_uid.is_empty() || pod.metadata.uid.as_ref() == Some(&record.pod_uid);
         let Some(pod) = self.store.pod(&name).await?.filter(named) else { return Ok(()) };
         let mut endpoint = endpoint.unwrap_or_else(|| SpiderEndpoint::for_pod(&name));
-        if let Claimed::Theirs(holder) = self.store.take(address, &pool.name_any(), &name).await? {
+        if let AcquireOutcome::HeldBy(holder) = self.store.acquire(address, &pool.name_any(), &name).await? {
             self.report.taken(&name, pod.object_ref(&()), address, &holder);
             return Ok(());
         }

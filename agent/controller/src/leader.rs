@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_api::store::{Leases, Permit, StoreError};
+use holdfast_api::store::{Leases, StoreError, WriteGate};
 use holdfast_core::election::{Election, LeaseFacts, Step, Terms};
 use kube::ResourceExt;
 use tokio::sync::watch;
@@ -32,17 +32,17 @@ pub(super) struct Candidate {
     identity: String,
     terms: Terms,
     election: Election,
-    permit: Permit,
+    gate: WriteGate,
     started: Instant,
     state: watch::Sender<Leadership>,
 }
 
 impl Candidate {
-    pub(super) fn new(leases: Leases, identity: &str, terms: Terms, permit: Permit) -> Self {
+    pub(super) fn new(leases: Leases, identity: &str, terms: Terms, gate: WriteGate) -> Self {
         let started = Instant::now();
         let (state, _) = watch::channel(Leadership { until: None, holder: None, looked: started });
         let election = Election::new(identity, terms);
-        Self { leases, identity: identity.to_owned(), terms, election, permit, started, state }
+        Self { leases, identity: identity.to_owned(), terms, election, gate, started, state }
     }
 
     pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -86,7 +86,7 @@ impl Candidate {
             }
         });
         if self.election.step(facts, self.started.elapsed()) == Step::Wait {
-            self.permit.revoke();
+            self.gate.close();
             return Ok(());
         }
         let sent = self.started.elapsed();
@@ -94,7 +94,7 @@ impl Candidate {
         let written = self.leases.write(lease.as_ref(), &self.identity, seconds).await?;
         self.election.wrote(&written.resource_version().unwrap_or_default(), sent);
         if let Some(until) = self.leads_until() {
-            self.permit.grant(until);
+            self.gate.open_until(until);
         }
         Ok(())
     }
@@ -111,18 +111,18 @@ impl Candidate {
         }
     }
 
-    /// The permit has ended by itself; those who wait for the end are told.
+    /// The gate has closed by itself; the watchers of the state are told.
     fn step_down_if_over(&self) {
         let over = |state: &Leadership| state.until.is_some() && !state.leads();
         if over(&self.state.borrow()) {
             tracing::warn!("the lease was not renewed in time: this controller leads no more");
-            self.permit.revoke();
+            self.gate.close();
             self.state.send_modify(|state| state.until = None);
         }
     }
 
     async fn give_back(&mut self) {
-        self.permit.revoke();
+        self.gate.close();
         if self.election.leads_until().is_none() {
             return;
         }

@@ -39,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_api::store::{Leases, Permit, Store, StoreError};
+use holdfast_api::store::{Leases, Store, StoreError, WriteGate};
 use holdfast_core::{
     collect::{Policy, Rests, Sightings},
     election::Terms,
@@ -201,10 +201,10 @@ impl Controller {
         tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
     ) -> Self {
         let caches = Caches::start(watches, tasks);
-        let permit = Permit::none();
-        let report = Report::start(store.client(), &settings.identity, permit.clone(), metrics.clone(), tasks);
+        let gate = WriteGate::closed();
+        let report = Report::start(store.client(), &settings.identity, gate.clone(), metrics.clone(), tasks);
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
-        let candidate = Candidate::new(leases, &settings.identity, settings.terms, permit.clone());
+        let candidate = Candidate::new(leases, &settings.identity, settings.terms, gate.clone());
         let vitals = Vitals {
             synced: watch::Sender::new(false),
             leadership: candidate.leadership(),
@@ -212,7 +212,7 @@ impl Controller {
             due: Mutex::default(),
         };
         Self {
-            store: store.with_permit(permit),
+            store: store.with_write_gate(gate),
             caches,
             settings,
             metrics,

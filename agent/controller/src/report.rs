@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
-use holdfast_api::store::{Permit, StoreError};
+use holdfast_api::store::{StoreError, WriteGate};
 use holdfast_core::{collect::Reason, id::PodName};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -30,7 +30,7 @@ impl Report {
     pub(super) fn start(
         client: &Client,
         instance: &str,
-        permit: Permit,
+        gate: WriteGate,
         metrics: ControllerMetrics,
         tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
     ) -> Self {
@@ -40,7 +40,7 @@ impl Report {
         let dropped = metrics.clone();
         tasks.spawn(async move {
             while let Some((event, about)) = waiting.recv().await {
-                if !permit.holds() {
+                if !gate.is_open() {
                     dropped.event_dropped();
                     continue;
                 }

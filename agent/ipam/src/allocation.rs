@@ -11,7 +11,7 @@ use futures::future::join_all;
 use holdfast_api::{
     claim::{ClaimState, IPClaim},
     endpoint::SpiderEndpoint,
-    store::{Claimed, Finished},
+    store::{AcquireOutcome, ReleaseOutcome},
 };
 use holdfast_core::{
     allocate,
@@ -147,14 +147,14 @@ impl<'a> Seeker<'a> {
         }
         let store = &self.ipam.store;
         let ours = || Ok(Some(Assigned::new(pool.with_prefix(address), &known.name)));
-        let holder = match store.take(address, &known.name, self.pod).await? {
-            Claimed::Ours => return ours(),
-            Claimed::Theirs(holder) => holder,
+        let holder = match store.acquire(address, &known.name, self.pod).await? {
+            AcquireOutcome::Acquired => return ours(),
+            AcquireOutcome::HeldBy(holder) => holder,
         };
         // Its former holder has left it; the rest is for those who do not care which address they get.
         if let Some(claim) = store.claim(address).await?.filter(|claim| claim.spec.state == ClaimState::Released)
-            && store.finish_release(&claim).await? == Finished::Deleted
-            && matches!(store.take(address, &known.name, self.pod).await?, Claimed::Ours)
+            && store.finish_release(&claim).await? == ReleaseOutcome::Deleted
+            && matches!(store.acquire(address, &known.name, self.pod).await?, AcquireOutcome::Acquired)
         {
             return ours();
         }
@@ -203,12 +203,12 @@ impl<'a> Seeker<'a> {
     async fn first_of(&self, pool: &str, addresses: Vec<IpAddr>) -> Result<Option<IpAddr>, IpamError> {
         let recent = &self.ipam.recent;
         for address in addresses {
-            match self.ipam.store.take(address, pool, self.pod).await? {
-                Claimed::Ours => {
+            match self.ipam.store.acquire(address, pool, self.pod).await? {
+                AcquireOutcome::Acquired => {
                     recent.saw(address, self.pod.to_string());
                     return Ok(Some(address));
                 }
-                Claimed::Theirs(holder) => {
+                AcquireOutcome::HeldBy(holder) => {
                     tracing::debug!(%address, holder, "taken by another; trying the next");
                     recent.saw(address, holder);
                 }
@@ -231,7 +231,7 @@ impl<'a> Seeker<'a> {
         let mut resting: Vec<_> = claims.iter().filter(usable).collect();
         resting.sort_by_key(|claim| claim.spec.released_at);
         for claim in resting {
-            if self.ipam.store.finish_release(claim).await? == Finished::Deleted
+            if self.ipam.store.finish_release(claim).await? == ReleaseOutcome::Deleted
                 && let Some(address) = self.first_of(&known.name, vec![claim.spec.address]).await?
             {
                 return Ok(Some(address));

@@ -20,7 +20,7 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
 use holdfast_api::{
     endpoint::{EndpointIp, HolderState, SpiderEndpoint},
-    store::{Confirmed, Store, StoreError},
+    store::{Store, StoreError, VerifyOutcome},
 };
 use holdfast_cni::NetConf;
 use holdfast_core::{
@@ -252,17 +252,17 @@ impl Ipam {
         let write = async { if unchanged { Ok(next.clone()) } else { self.store.write_endpoint(&next).await } };
         let pod = &plan.request.pod;
         let confirm_kept =
-            futures::future::try_join_all(kept.iter().map(|kept| self.store.confirm(kept.address(), pod)));
+            futures::future::try_join_all(kept.iter().map(|kept| self.store.verify(kept.address(), pod)));
         let (written, confirmed) = tokio::join!(write, confirm_kept);
         let (written, mut confirmed) = (written?, confirmed?);
         // What was taken is confirmed only now: the endpoint lists it from here on, so nobody takes it away any more.
-        let taken_too = taken.iter().map(|taken| self.store.confirm(taken.address(), pod));
+        let taken_too = taken.iter().map(|taken| self.store.verify(taken.address(), pod));
         confirmed.extend(futures::future::try_join_all(taken_too).await?);
         for (assigned, confirmed) in kept.iter().chain(&taken).zip(confirmed) {
             let ours = match confirmed {
-                Confirmed::Held => true,
-                Confirmed::Gone => self.create_again(assigned, pod).await?,
-                Confirmed::Lost(_) => false,
+                VerifyOutcome::Held => true,
+                VerifyOutcome::Gone => self.create_again(assigned, pod).await?,
+                VerifyOutcome::Lost(_) => false,
             };
             if !ours {
                 tracing::warn!(pod = %pod, address = %assigned.address(), "the address belongs to another endpoint by now; choosing a new one");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use holdfast_agent::{config::ControllerArgs, run};
-use holdfast_api::store::{Permit, StoreError};
+use holdfast_api::store::{StoreError, WriteGate};
 use holdfast_controller::Settings;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -61,15 +61,15 @@ async fn another_takes_over_within_seconds() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_lead_writes_nothing() -> Result<()> {
-    let world = World::new("permit", 41).await?;
-    let permit = Permit::none();
-    let store = world.store.clone().with_permit(permit.clone());
+    let world = World::new("gate", 41).await?;
+    let gate = WriteGate::closed();
+    let store = world.store.clone().with_write_gate(gate.clone());
     let (address, pod) = (world.address(1), world.pod_name("a"));
-    let refused = store.take(address, &world.name, &pod).await;
+    let refused = store.acquire(address, &world.name, &pod).await;
     assert!(matches!(refused, Err(StoreError::NotLeading { .. })), "{refused:?}");
-    permit.grant(std::time::Instant::now() + Duration::from_secs(60));
-    store.take(address, &world.name, &pod).await?;
-    permit.revoke();
+    gate.open_until(std::time::Instant::now() + Duration::from_secs(60));
+    store.acquire(address, &world.name, &pod).await?;
+    gate.close();
     assert!(store.mark_released(address, &pod).await.is_err());
     assert_eq!(world.held().await?.len(), 1);
     Ok(())

@@ -232,7 +232,7 @@ async fn a_second_address_and_a_wrong_node_are_no_leak() -> Result<()> {
     let leader = world.lead(settings());
     let pod = world.make_pod("two", None, &world.name).await?;
     world.bind(&pod, world.address(1), None).await?;
-    world.store.take(world.address(2), &world.name, &world.pod_name("two")).await?;
+    world.store.acquire(world.address(2), &world.name, &world.pod_name("two")).await?;
     let ip = |interface: &str, number: u16| json!({"interface": interface, "ipv4": format!("{}/16", world.address(number)), "ipv4Pool": world.name});
     let patch = Patch::Merge(json!({"status": {"current": {
         "node": "another-node", "ips": [ip("eth0", 1), ip("net1", 2)]

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use holdfast_api::claim::name_of;
 use holdfast_api::endpoint::HolderState::Bound;
-use holdfast_api::store::Claimed;
+use holdfast_api::store::AcquireOutcome;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -57,7 +57,7 @@ async fn held(world: &World, numbers: &[u16]) -> Result<()> {
 /// Waits until a claim that nobody lists, made now, was marked. Whatever rested as long before it has been looked at.
 async fn unlisted_rest(world: &World, number: u16) -> Result<()> {
     world.make_pod("marker", None, &world.name).await?;
-    world.store.take(world.address(number), &world.name, &world.pod_name("marker")).await?;
+    world.store.acquire(world.address(number), &world.name, &world.pod_name("marker")).await?;
     let look = || async {
         let held = world.held().await?.iter().any(|claim| claim.spec.address == world.address(number));
         Ok((!held, held))
@@ -176,8 +176,8 @@ async fn one_odd_object_holds_up_nobody_else() -> Result<()> {
     assert!(!view, "agents would allocate from the pool whose address in use is not taken over");
     unlisted_rest(&world, 9).await?;
     assert!(matches!(
-        world.store.take("10.56.0.1".parse()?, &stuck, &world.pod_name("web-0")).await?,
-        Claimed::Theirs(_)
+        world.store.acquire("10.56.0.1".parse()?, &stuck, &world.pod_name("web-0")).await?,
+        AcquireOutcome::HeldBy(_)
     ));
     going.end().await?;
     wait("the view of the pool that waited", SOON * 2, viewed(stuck)).await?;

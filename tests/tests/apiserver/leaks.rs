@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_api::{
     claim::IPClaim,
-    store::{Claimed, Finished, Store},
+    store::{AcquireOutcome, ReleaseOutcome, Store},
 };
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -102,12 +102,12 @@ async fn another_leader_finishes_what_a_dead_one_began() -> Result<()> {
 async fn an_old_mark_frees_nothing_new() -> Result<()> {
     let world = World::new("paused", 3).await?;
     let (address, old, new) = (world.address(1), world.pod_name("old"), world.pod_name("new"));
-    world.store.take(address, &world.name, &old).await?;
+    world.store.acquire(address, &world.name, &old).await?;
     assert!(world.store.mark_released(address, &old).await?);
     let marked = world.store.claim(address).await?.expect("it was just marked");
-    assert_eq!(world.store.finish_release(&marked).await?, Finished::Deleted);
-    assert!(matches!(world.store.take(address, &world.name, &new).await?, Claimed::Ours));
-    assert_eq!(world.store.finish_release(&marked).await?, Finished::Changed);
+    assert_eq!(world.store.finish_release(&marked).await?, ReleaseOutcome::Deleted);
+    assert!(matches!(world.store.acquire(address, &world.name, &new).await?, AcquireOutcome::Acquired));
+    assert_eq!(world.store.finish_release(&marked).await?, ReleaseOutcome::Changed);
     assert!(world.store.claim(address).await?.is_some_and(|claim| claim.belongs_to(&new)));
     Ok(())
 }
@@ -151,7 +151,7 @@ async fn an_add_between_its_two_writes_is_left_alone() -> Result<()> {
     world.make_node("between-n").await?;
     let leader = world.lead(settings());
     let pod = world.make_pod("slow", None, "between-n").await?;
-    world.store.take(world.address(1), &world.name, &world.pod_name("slow")).await?;
+    world.store.acquire(world.address(1), &world.name, &world.pod_name("slow")).await?;
     stays("the claim held", Duration::from_secs(2), || async { Ok(world.held().await?.len() == 1) }).await?;
     world.bind(&pod, world.address(1), None).await?;
     stays("the claim held", Duration::from_secs(3), || async { Ok(world.held().await?.len() == 1) }).await?;

@@ -11,7 +11,7 @@ use holdfast_api::{
     endpoint::{EndpointIp, EndpointStatus, Holder, HolderState, STATEFUL_SET, SpiderEndpoint},
     ippool::SpiderIPPool,
     labels::POOL_LABEL,
-    store::{Claimed, Store},
+    store::{AcquireOutcome, Store},
 };
 use holdfast_controller::{Controller, ControllerMetrics, Settings, Vitals};
 use holdfast_core::{
@@ -229,7 +229,10 @@ impl World {
     /// What an ADD writes: claim, then endpoint.
     pub(crate) async fn bind(&self, pod: &Pod, address: IpAddr, set: Option<&StatefulSet>) -> Result<()> {
         let name = self.pod_name(&pod.name_any());
-        ensure!(matches!(self.store.take(address, &self.name, &name).await?, Claimed::Ours), "{address} is another's");
+        ensure!(
+            matches!(self.store.acquire(address, &self.name, &name).await?, AcquireOutcome::Acquired),
+            "{address} is another's"
+        );
         self.list(pod, address, set).await
     }
 
@@ -237,8 +240,8 @@ impl World {
     pub(crate) async fn bind_when_free(&self, pod: &Pod, address: IpAddr) -> Result<()> {
         let name = self.pod_name(&pod.name_any());
         let look = || async {
-            let claimed = self.store.take(address, &self.name, &name).await?;
-            Ok((matches!(claimed, Claimed::Ours), claimed))
+            let claimed = self.store.acquire(address, &self.name, &name).await?;
+            Ok((matches!(claimed, AcquireOutcome::Acquired), claimed))
         };
         wait(&format!("{address} to be free for {name}"), SOON * 3, look).await?;
         self.list(pod, address, None).await

@@ -17,16 +17,16 @@ use crate::{
 
 /// The outcome of asking for an address.
 #[derive(Debug)]
-pub enum Claimed {
+pub enum AcquireOutcome {
     /// The endpoint has it.
-    Ours,
+    Acquired,
     /// Another endpoint does: `namespace/name`.
-    Theirs(String),
+    HeldBy(String),
 }
 
 /// The outcome of reading a claim again after the endpoint lists its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Confirmed {
+pub enum VerifyOutcome {
     /// The address is the endpoint's.
     Held,
     /// The claim went meanwhile. A sticky ADD may create it again; a first one starts over.
@@ -37,7 +37,7 @@ pub enum Confirmed {
 
 /// The outcome of the last step of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finished {
+pub enum ReleaseOutcome {
     /// The claim is gone, the address free.
     Deleted,
     /// The endpoint lists the address again: the mark was taken back.
@@ -63,20 +63,22 @@ impl Store {
 
     /// Asks for an address. A claim that the endpoint already has (a crash left it, or it rests) is taken by
     /// compare-and-swap, never just used.
-    pub async fn take(&self, address: IpAddr, pool: &str, endpoint: &PodName) -> Result<Claimed, StoreError> {
+    pub async fn acquire(&self, address: IpAddr, pool: &str, endpoint: &PodName) -> Result<AcquireOutcome, StoreError> {
         for _ in 0..ATTEMPTS {
             match self.create_claim(address, pool, endpoint).await {
-                Ok(()) => return Ok(Claimed::Ours),
+                Ok(()) => return Ok(AcquireOutcome::Acquired),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
             match self.claim(address).await? {
-                Some(claim) if claim.belongs_to(endpoint) => match self.swap(&claim, ClaimState::Held).await {
-                    Ok(()) => return Ok(Claimed::Ours),
-                    Err(error) if error.is_conflict() => {}
-                    Err(error) => return Err(error),
-                },
-                Some(claim) => return Ok(Claimed::Theirs(claim.spec.endpoint)),
+                Some(claim) if claim.belongs_to(endpoint) => {
+                    match self.compare_and_swap(&claim, ClaimState::Held).await {
+                        Ok(()) => return Ok(AcquireOutcome::Acquired),
+                        Err(error) if error.is_conflict() => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Some(claim) => return Ok(AcquireOutcome::HeldBy(claim.spec.endpoint)),
                 None => {}
             }
         }
@@ -85,22 +87,22 @@ impl Store {
 
     /// Creates the claim of an address that the endpoint lists.
     pub async fn create_claim(&self, address: IpAddr, pool: &str, endpoint: &PodName) -> Result<(), StoreError> {
-        self.permitted(|| format!("the claim of {address}"))?;
+        self.check_gate(|| format!("the claim of {address}"))?;
         let created = self.claims.create(&PostParams::default(), &IPClaim::held(address, pool, endpoint)).await;
         created.map(drop).map_err(|error| StoreError::new("create", format!("the claim of {address}"), error))
     }
 
     /// Reads a claim again, now that the endpoint lists its address. One that was marked is taken back.
-    pub async fn confirm(&self, address: IpAddr, endpoint: &PodName) -> Result<Confirmed, StoreError> {
+    pub async fn verify(&self, address: IpAddr, endpoint: &PodName) -> Result<VerifyOutcome, StoreError> {
         for _ in 0..ATTEMPTS {
-            let Some(claim) = self.claim(address).await? else { return Ok(Confirmed::Gone) };
+            let Some(claim) = self.claim(address).await? else { return Ok(VerifyOutcome::Gone) };
             if !claim.belongs_to(endpoint) {
-                return Ok(Confirmed::Lost(claim.spec.endpoint));
+                return Ok(VerifyOutcome::Lost(claim.spec.endpoint));
             }
             if claim.spec.state == ClaimState::Held {
-                return Ok(Confirmed::Held);
+                return Ok(VerifyOutcome::Held);
             }
-            match self.swap(&claim, ClaimState::Held).await {
+            match self.compare_and_swap(&claim, ClaimState::Held).await {
                 Err(error) if !error.is_conflict() => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -120,7 +122,7 @@ impl Store {
         if self.endpoint(endpoint).await?.is_some_and(|listing| listing.lists(address)) {
             return Ok(false);
         }
-        match self.swap(&claim, ClaimState::Released).await {
+        match self.compare_and_swap(&claim, ClaimState::Released).await {
             Ok(()) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error),
@@ -128,13 +130,13 @@ impl Store {
     }
 
     /// The same for a claim that was read before: the mark fails if it changed since, and then it is read again.
-    pub async fn mark_known(&self, claim: &IPClaim, endpoint: &PodName) -> Result<bool, StoreError> {
+    pub async fn mark_claim_released(&self, claim: &IPClaim, endpoint: &PodName) -> Result<bool, StoreError> {
         let address = claim.spec.address;
         if claim.spec.state == ClaimState::Held && claim.belongs_to(endpoint) {
             if self.endpoint(endpoint).await?.is_some_and(|listing| listing.lists(address)) {
                 return Ok(false);
             }
-            match self.swap(claim, ClaimState::Released).await {
+            match self.compare_and_swap(claim, ClaimState::Released).await {
                 Ok(()) => return Ok(true),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
@@ -145,14 +147,14 @@ impl Store {
 
     /// Ends the rest of a marked claim. The endpoint is read after the mark: if it lists the address again, the mark
     /// goes; else the claim is deleted as it was marked, or not at all.
-    pub async fn finish_release(&self, claim: &IPClaim) -> Result<Finished, StoreError> {
+    pub async fn finish_release(&self, claim: &IPClaim) -> Result<ReleaseOutcome, StoreError> {
         let address = claim.spec.address;
         if let Some(endpoint) = claim.endpoint()
             && self.endpoint(&endpoint).await?.is_some_and(|endpoint| endpoint.lists(address))
         {
-            return match self.swap(claim, ClaimState::Held).await {
-                Ok(()) => Ok(Finished::Unmarked),
-                Err(error) if error.is_conflict() => Ok(Finished::Changed),
+            return match self.compare_and_swap(claim, ClaimState::Held).await {
+                Ok(()) => Ok(ReleaseOutcome::Unmarked),
+                Err(error) if error.is_conflict() => Ok(ReleaseOutcome::Changed),
                 Err(error) => Err(error),
             };
         }
@@ -160,21 +162,21 @@ impl Store {
     }
 
     /// Deletes a claim as it was read, or not at all. Only for one that has rested, or that locks no address.
-    pub async fn delete_claim(&self, claim: &IPClaim) -> Result<Finished, StoreError> {
+    pub async fn delete_claim(&self, claim: &IPClaim) -> Result<ReleaseOutcome, StoreError> {
         let address = claim.spec.address;
-        self.permitted(|| format!("the claim of {address}"))?;
+        self.check_gate(|| format!("the claim of {address}"))?;
         let preconditions = Preconditions { uid: claim.uid(), resource_version: claim.resource_version() };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match self.claims.delete(&claim.name_any(), &params).await {
-            Ok(_) => Ok(Finished::Deleted),
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(Finished::Changed),
+            Ok(_) => Ok(ReleaseOutcome::Deleted),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(ReleaseOutcome::Changed),
             Err(error) => Err(StoreError::new("delete", format!("the claim of {address}"), error)),
         }
     }
 
-    async fn swap(&self, claim: &IPClaim, state: ClaimState) -> Result<(), StoreError> {
+    async fn compare_and_swap(&self, claim: &IPClaim, state: ClaimState) -> Result<(), StoreError> {
         let what = || format!("the claim of {}", claim.spec.address);
-        self.permitted(what)?;
+        self.check_gate(what)?;
         let mut next = claim.clone();
         next.spec.state = state;
         next.spec.released_at = (state == ClaimState::Released).then(Timestamp::now);

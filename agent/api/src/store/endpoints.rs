@@ -31,7 +31,7 @@ impl Store {
         let pod = endpoint.pod();
         let api = self.endpoints(&pod.namespace);
         let what = || format!("endpoint {pod}");
-        self.permitted(what)?;
+        self.check_gate(what)?;
         if endpoint.resource_version().is_none() {
             let created = api.create(&PostParams::default(), endpoint).await;
             return created.map_err(|error| StoreError::new("create", what(), error));
@@ -77,7 +77,7 @@ impl Store {
     /// Deletes an endpoint as it was read, and only so. Its claims are left for [`Self::release_addresses`].
     pub async fn delete_endpoint(&self, endpoint: &SpiderEndpoint) -> Result<bool, StoreError> {
         let pod = endpoint.pod();
-        self.permitted(|| format!("endpoint {pod}"))?;
+        self.check_gate(|| format!("endpoint {pod}"))?;
         let preconditions = Preconditions { uid: endpoint.uid(), resource_version: endpoint.resource_version() };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match self.endpoints(&pod.namespace).delete(&pod.name, &params).await {

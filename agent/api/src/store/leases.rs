@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt, api::PostParams};
 
 use super::StoreError;
 
-/// One lease object. Writing it needs no permit: it is where the permit comes from.
+/// One lease object. Its writes pass no gate: holding it is what opens the gate.
 #[derive(Clone)]
 pub struct Leases {
     api: Api<Lease>,

@@ -35,7 +35,7 @@ impl Store {
     /// right may be another status by now, and another controller may have written it. A pool that is gone needs none.
     pub async fn write_pool_status(&self, pool: &SpiderIPPool, status: &IpPoolStatus) -> Result<(), StoreError> {
         let (name, what) = (pool.name_any(), || format!("pool {}", pool.name_any()));
-        self.permitted(|| format!("the status of {}", what()))?;
+        self.check_gate(|| format!("the status of {}", what()))?;
         // Absent fields are written as null: a merge leaves alone what is not named.
         let patch = json!({"metadata": {"resourceVersion": pool.resource_version()}, "status": {
             "allocatedIPs": status.allocated_ips,
@@ -65,7 +65,7 @@ impl Store {
 
     async fn patch_pool(&self, pool: &SpiderIPPool, mut patch: Value) -> Result<(), StoreError> {
         let name = pool.name_any();
-        self.permitted(|| format!("pool {name}"))?;
+        self.check_gate(|| format!("pool {name}"))?;
         patch["metadata"]["resourceVersion"] = json!(pool.resource_version());
         let written = self.pool_api().patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
         gone_is_fine(written.map(drop)).map_err(|error| StoreError::new("update", format!("pool {name}"), error))
