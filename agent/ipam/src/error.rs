@@ -8,7 +8,7 @@ use holdfast_core::{
     pool::Family,
 };
 
-use crate::{choice::ChoiceError, pools::NoPool};
+use crate::{pool_selection::ChoiceError, pools::NoPool};
 
 /// A family whose pools are used up.
 #[derive(Debug)]

@@ -7,14 +7,14 @@
 
 #![forbid(unsafe_code)]
 
-mod allocation;
-pub mod choice;
+mod allocator;
+mod bind_spec;
 mod error;
-pub mod fixed;
 mod metrics;
-mod plan;
+mod pool_selection;
 mod pools;
 mod records;
+mod static_ips;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
@@ -31,10 +31,10 @@ use holdfast_core::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
-use allocation::{Recent, Seeker};
+use allocator::{Allocator, Recent};
+use bind_spec::BindSpec;
 pub use error::{ErrorClass, IpamError};
 pub use metrics::IpamMetrics;
-use plan::Plan;
 pub use pools::{CachedPool, PoolCache};
 pub use records::{HolderLocation, PodRecord, SANDBOX_DIED};
 
@@ -153,9 +153,9 @@ impl Ipam {
             self.store.endpoint(&request.pod),
         )?;
         let pod = self.admit(request, pod)?;
-        let plan = self.plan(request, &pod, namespace).await?;
+        let spec = self.spec(request, &pod, namespace).await?;
         let mut progress = BindProgress::default();
-        let outcome = self.until_bound(&plan, before, &mut progress).await;
+        let outcome = self.until_bound(&spec, before, &mut progress).await;
         if outcome.is_err() && progress.wrote {
             self.take_back(request, &progress.lost).await;
         }
@@ -164,21 +164,21 @@ impl Ipam {
 
     async fn until_bound(
         &self,
-        plan: &Plan<'_>,
+        spec: &BindSpec<'_>,
         mut before: Option<SpiderEndpoint>,
         progress: &mut BindProgress,
     ) -> Result<IpAllocation, IpamError> {
         for _ in 0..ATTEMPTS {
             progress.listed.extend(before.iter().flat_map(SpiderEndpoint::addresses));
-            match self.attempt(plan, before.as_ref(), progress).await {
+            match self.attempt(spec, before.as_ref(), progress).await {
                 Ok(Some(bound)) => return Ok(bound),
                 Ok(None) => {}
                 Err(IpamError::Store(error)) if error.is_conflict() => self.metrics.allocation_conflict(),
                 Err(error) => return Err(error),
             }
-            before = self.store.endpoint(&plan.request.pod).await?;
+            before = self.store.endpoint(&spec.request.pod).await?;
         }
-        Err(IpamError::Contended(plan.request.pod.clone()))
+        Err(IpamError::Contended(spec.request.pod.clone()))
     }
 
     /// An ADD that failed after it had written: the record must not name a container that never got its addresses, nor
@@ -212,45 +212,45 @@ impl Ipam {
         Ok(pod)
     }
 
-    async fn plan<'a>(
+    async fn spec<'a>(
         &'a self,
         request: &'a BindRequest<'a>,
         pod: &'a Pod,
         namespace: Option<Namespace>,
-    ) -> Result<Plan<'a>, IpamError> {
-        let plan = Plan::new(&self.settings, request, pod, namespace)?;
+    ) -> Result<BindSpec<'a>, IpamError> {
+        let spec = BindSpec::new(&self.settings, request, pod, namespace)?;
         // A pool made a moment ago may not have reached the watch yet.
-        if plan.names_unknown_pools(&self.pools) {
+        if spec.names_unknown_pools(&self.pools) {
             let (pools, reserved) = tokio::try_join!(self.store.pools(), self.store.reserved())?;
             self.pools.replace(pools, &reserved);
         }
         if !self.pools.any_by_node_labels() {
-            return Ok(plan);
+            return Ok(spec);
         }
         let node = self.store.node(&self.settings.node).await?;
-        Ok(plan.with_node_labels(node.and_then(|node| node.metadata.labels).unwrap_or_default()))
+        Ok(spec.with_node_labels(node.and_then(|node| node.metadata.labels).unwrap_or_default()))
     }
 
     /// One pass of the protocol. None: what was read is out of date, start over.
     async fn attempt(
         &self,
-        plan: &Plan<'_>,
+        spec: &BindSpec<'_>,
         before: Option<&SpiderEndpoint>,
         progress: &mut BindProgress,
     ) -> Result<Option<IpAllocation>, IpamError> {
-        let kept = plan.keep(before, &progress.lost);
-        let missing = plan.families().filter(|family| !kept.iter().any(|kept| kept.is(*family))).collect();
-        let taken = Seeker::new(self, plan, before).each(missing).await?;
+        let kept = spec.keep(before, &progress.lost);
+        let missing = spec.families().filter(|family| !kept.iter().any(|kept| kept.is(*family))).collect();
+        let taken = Allocator::new(self, spec, before).each(missing).await?;
         if kept.is_empty() && taken.is_empty() {
-            let request = plan.request;
+            let request = spec.request;
             return Err(IpamError::NoDefault { pod: request.pod.clone(), interface: request.interface.clone() });
         }
-        let next = plan.endpoint(before, &kept, &taken, &self.pools, Timestamp::now());
+        let next = spec.endpoint(before, &kept, &taken, &self.pools, Timestamp::now());
         let unchanged = before == Some(&next);
         // From here on it may have been written, even where no answer comes.
         progress.wrote |= !unchanged;
         let write = async { if unchanged { Ok(next.clone()) } else { self.store.write_endpoint(&next).await } };
-        let pod = &plan.request.pod;
+        let pod = &spec.request.pod;
         let confirm_kept =
             futures::future::try_join_all(kept.iter().map(|kept| self.store.verify(kept.address(), pod)));
         let (written, confirmed) = tokio::join!(write, confirm_kept);
@@ -270,11 +270,11 @@ impl Ipam {
             }
         }
         let all_ours = next.addresses().iter().all(|address| !progress.lost.contains(address));
-        Ok(all_ours.then(|| plan.bound(&progress.listed, &written)))
+        Ok(all_ours.then(|| spec.bound(&progress.listed, &written)))
     }
 
     /// The claim of a listed address went. Creating it again decides whether the address is still ours.
-    async fn create_again(&self, assigned: &plan::Assigned, pod: &PodName) -> Result<bool, IpamError> {
+    async fn create_again(&self, assigned: &bind_spec::Assigned, pod: &PodName) -> Result<bool, IpamError> {
         match self.store.create_claim(assigned.address(), &assigned.pool, pod).await {
             Ok(()) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),

@@ -26,7 +26,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::choice::{Choice, Source};
+use crate::pool_selection::{PoolSelection, PoolSource};
 
 type Labels = BTreeMap<String, String>;
 
@@ -82,7 +82,7 @@ pub struct PodContext<'a> {
 #[error("no {family} pool for it in {from}: {}", .reasons.join("; "))]
 pub struct NoPool {
     family: Family,
-    from: Source,
+    from: PoolSource,
     reasons: Vec<String>,
 }
 
@@ -133,14 +133,14 @@ impl PoolCache {
     /// family out.
     pub fn candidates(
         &self,
-        choice: &Choice,
+        selection: &PoolSelection,
         family: Family,
         context: &PodContext<'_>,
     ) -> Result<Vec<Arc<CachedPool>>, NoPool> {
         let pools = self.all();
         let mut reasons = Vec::new();
         let mut fit = Vec::new();
-        for named in named(&pools, choice.names(family), family) {
+        for named in named(&pools, selection.names(family), family) {
             match named {
                 Ok(pool) => match pool.ineligible_reason(family, context) {
                     None => fit.push(pool),
@@ -150,7 +150,7 @@ impl PoolCache {
             }
         }
         if fit.is_empty() && !reasons.is_empty() {
-            return Err(NoPool { family, from: choice.source, reasons });
+            return Err(NoPool { family, from: selection.source, reasons });
         }
         Ok(fit)
     }
@@ -335,7 +335,7 @@ mod tests {
             default_ipv4_ippool: Some(names.iter().map(|name| (*name).to_owned()).collect()),
             ..Ipam::default()
         };
-        let choice = Choice::of(&NONE, &NONE, &conf, &"eth0".parse().unwrap()).unwrap();
+        let selection = PoolSelection::of(&NONE, &NONE, &conf, &"eth0".parse().unwrap()).unwrap();
         let context = PodContext {
             namespace: "default",
             namespace_labels: &NONE,
@@ -344,7 +344,7 @@ mod tests {
             node_labels: &NONE,
             network: "lan",
         };
-        let found = pools.candidates(&choice, Family::V4, &context);
+        let found = pools.candidates(&selection, Family::V4, &context);
         found.map(|found| found.iter().map(|pool| pool.name.clone()).collect()).map_err(|error| error.to_string())
     }
 

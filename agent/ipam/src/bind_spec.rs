@@ -21,9 +21,9 @@ use kube::ResourceExt;
 
 use super::{BindRequest, IpAllocation, IpamError, Settings};
 use crate::{
-    choice::{Choice, ChoiceError, Source},
-    fixed,
+    pool_selection::{ChoiceError, PoolSelection, PoolSource},
     pools::{CachedPool, PodContext, PoolCache},
+    static_ips,
 };
 
 /// An address of the interface, kept or newly taken.
@@ -51,12 +51,12 @@ impl Assigned {
 pub(super) type Candidates = Vec<(Family, Vec<Arc<CachedPool>>)>;
 
 /// One ADD.
-pub(super) struct Plan<'a> {
+pub(super) struct BindSpec<'a> {
     pub(super) request: &'a BindRequest<'a>,
     settings: &'a Settings,
     uid: String,
     owner: Owner,
-    choice: Choice,
+    selection: PoolSelection,
     pod_labels: &'a BTreeMap<String, String>,
     namespace_labels: BTreeMap<String, String>,
     node_labels: BTreeMap<String, String>,
@@ -69,7 +69,7 @@ pub(super) struct Plan<'a> {
     retain: Option<String>,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> BindSpec<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         request: &'a BindRequest<'a>,
@@ -79,8 +79,8 @@ impl<'a> Plan<'a> {
         let annotations = pod.annotations();
         let namespace = namespace.unwrap_or_default();
         let wrong = |source| IpamError::Choice { pod: request.pod.clone(), source };
-        let choice =
-            Choice::of(annotations, namespace.annotations(), &request.conf.ipam, &request.interface).map_err(wrong)?;
+        let selection = PoolSelection::of(annotations, namespace.annotations(), &request.conf.ipam, &request.interface)
+            .map_err(wrong)?;
         let elsewhere = annotations.get(DEFAULT_ROUTE_NIC).is_some_and(|nic| nic != request.interface.as_str());
         let owner = Owner::of(pod);
         let retain = annotations.get(RETAIN).map(|text| parse_retain(text).map(|_| text.clone())).transpose();
@@ -92,11 +92,11 @@ impl<'a> Plan<'a> {
             request,
             settings,
             uid: pod.metadata.uid.clone().unwrap_or_default(),
-            fixed: fixed::addresses(annotations, &request.pod, &owner).map_err(wrong)?,
+            fixed: static_ips::addresses(annotations, &request.pod, &owner).map_err(wrong)?,
             retain,
             owner,
-            clean_gateway: elsewhere || choice.clean_gateway.unwrap_or_else(|| request.conf.clean_gateway()),
-            choice,
+            clean_gateway: elsewhere || selection.clean_gateway.unwrap_or_else(|| request.conf.clean_gateway()),
+            selection,
             pod_labels: pod.labels(),
             namespace_labels: namespace.labels().clone(),
             node_labels: BTreeMap::new(),
@@ -121,15 +121,15 @@ impl<'a> Plan<'a> {
 
     /// Whether the pod's author named pools for more than one interface, of which a fixed address is for one.
     pub(super) fn is_one_of_many(&self) -> bool {
-        self.choice.source == Source::Pod(IPPOOLS)
+        self.selection.source == PoolSource::Pod(IPPOOLS)
     }
 
     pub(super) fn names_unknown_pools(&self, pools: &PoolCache) -> bool {
         let known = pools.all();
         let plain = |name: &&String| !name.contains(['*', '?', '[']);
-        let mut names = self.families().filter_map(|family| self.choice.names(family)).flatten();
+        let mut names = self.families().filter_map(|family| self.selection.names(family)).flatten();
         let default_unknown =
-            |family| self.choice.names(family).is_none() && !known.values().any(|pool| pool.spec.default);
+            |family| self.selection.names(family).is_none() && !known.values().any(|pool| pool.spec.default);
         names.any(|name| plain(&name) && !known.contains_key(name)) || self.families().any(default_unknown)
     }
 
@@ -145,7 +145,7 @@ impl<'a> Plan<'a> {
         };
         let (mut found, mut reasons) = (Vec::new(), Vec::new());
         for family in families {
-            match pools.candidates(&self.choice, *family, &context) {
+            match pools.candidates(&self.selection, *family, &context) {
                 Ok(candidates) => found.push((*family, candidates)),
                 Err(none) => reasons.push(none),
             }
@@ -179,7 +179,7 @@ impl<'a> Plan<'a> {
         let assigned = pairs.into_iter().filter_map(|(net, pool, family)| {
             let assigned = Assigned::new(net.as_ref()?.parse().ok()?, pool.as_deref().unwrap_or_default());
             let served = self.settings.families.contains(&family);
-            let named = !self.choice.is_explicit() || self.choice.allows(family, &assigned.pool);
+            let named = !self.selection.is_explicit() || self.selection.allows(family, &assigned.pool);
             let fixed = self.fixed(family).is_none_or(|fixed| fixed == assigned.address());
             (served && named && fixed && !lost.contains(&assigned.address())).then_some(assigned)
         });

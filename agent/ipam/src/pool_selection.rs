@@ -33,7 +33,7 @@ pub enum ChoiceError {
 
 /// Where pool names came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum PoolSource {
     /// An annotation of the pod, which its author may change on purpose.
     Pod(&'static str),
     /// Annotations of the namespace.
@@ -44,7 +44,7 @@ pub enum Source {
     Default,
 }
 
-impl std::fmt::Display for Source {
+impl std::fmt::Display for PoolSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Pod(annotation) => write!(f, "pod annotation {annotation}"),
@@ -57,9 +57,9 @@ impl std::fmt::Display for Source {
 
 /// The pools that a pod's interface may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub struct PoolSelection {
     /// Where the names came from.
-    pub source: Source,
+    pub source: PoolSource,
     ipv4: Vec<String>,
     ipv6: Vec<String>,
     /// Whether the interface goes without a default route, where the annotation says so.
@@ -78,7 +78,7 @@ struct Entry {
 
 type Annotations = BTreeMap<String, String>;
 
-impl Choice {
+impl PoolSelection {
     /// What `pod`, `namespace` (their annotations) and the CNI configuration say for `interface`.
     pub fn of(
         pod: &Annotations,
@@ -92,7 +92,7 @@ impl Choice {
         if let Some(text) = pod.get(IPPOOL) {
             let expected = r#"an object like {"ipv4":["pool"],"ipv6":["pool"]}"#;
             let entry: Entry = parse(IPPOOL, expected, text)?;
-            return Ok(Self { clean_gateway: None, ..Self::from_entry(Source::Pod(IPPOOL), entry) });
+            return Ok(Self { clean_gateway: None, ..Self::from_entry(PoolSource::Pod(IPPOOL), entry) });
         }
         let names = |annotation| -> Result<Vec<String>, ChoiceError> {
             let expected = r#"a list like ["pool-a","pool-b"]"#;
@@ -100,11 +100,11 @@ impl Choice {
         };
         let (ipv4, ipv6) = (names(NAMESPACE_IPV4)?, names(NAMESPACE_IPV6)?);
         if !ipv4.is_empty() || !ipv6.is_empty() {
-            return Ok(Self { source: Source::Namespace, ipv4, ipv6, clean_gateway: None });
+            return Ok(Self { source: PoolSource::Namespace, ipv4, ipv6, clean_gateway: None });
         }
         let listed = |pools: &Option<Vec<String>>| pools.clone().unwrap_or_default();
         let (ipv4, ipv6) = (listed(&conf.default_ipv4_ippool), listed(&conf.default_ipv6_ippool));
-        let source = if ipv4.is_empty() && ipv6.is_empty() { Source::Default } else { Source::CniConf };
+        let source = if ipv4.is_empty() && ipv6.is_empty() { PoolSource::Default } else { PoolSource::CniConf };
         Ok(Self { source, ipv4, ipv6, clean_gateway: None })
     }
 
@@ -127,10 +127,10 @@ impl Choice {
             format!("it names {}", named.join(", "))
         };
         let entry = position.and_then(|position| entries.into_iter().nth(position)).ok_or_else(|| missing(why))?;
-        Ok(Self::from_entry(Source::Pod(IPPOOLS), entry))
+        Ok(Self::from_entry(PoolSource::Pod(IPPOOLS), entry))
     }
 
-    fn from_entry(source: Source, entry: Entry) -> Self {
+    fn from_entry(source: PoolSource, entry: Entry) -> Self {
         Self { source, ipv4: entry.ipv4, ipv6: entry.ipv6, clean_gateway: entry.cleangateway }
     }
 
@@ -138,7 +138,7 @@ impl Choice {
     /// source names pools of the other family only, so this one goes without.
     pub fn names(&self, family: Family) -> Option<&[String]> {
         match (self.source, family) {
-            (Source::Default, _) => None,
+            (PoolSource::Default, _) => None,
             (_, Family::V4) => Some(&self.ipv4),
             (_, Family::V6) => Some(&self.ipv6),
         }
@@ -152,7 +152,7 @@ impl Choice {
 
     /// Whether the pod's author named the pools: a change of them moves even a sticky address.
     pub fn is_explicit(&self) -> bool {
-        matches!(self.source, Source::Pod(_))
+        matches!(self.source, PoolSource::Pod(_))
     }
 }
 
@@ -185,8 +185,8 @@ mod tests {
         namespace: &[(&str, &str)],
         conf: &Ipam,
         interface: &str,
-    ) -> Result<Choice, ChoiceError> {
-        Choice::of(&annotations(pod), &annotations(namespace), conf, &interface.parse().unwrap())
+    ) -> Result<PoolSelection, ChoiceError> {
+        PoolSelection::of(&annotations(pod), &annotations(namespace), conf, &interface.parse().unwrap())
     }
 
     fn conf() -> Ipam {
@@ -209,11 +209,11 @@ mod tests {
         );
         assert!(second.is_explicit());
         let third = choose(&[], &namespace, &conf(), "eth0").unwrap();
-        assert_eq!((third.source, third.names(Family::V6).unwrap()[0].as_str()), (Source::Namespace, "n"));
+        assert_eq!((third.source, third.names(Family::V6).unwrap()[0].as_str()), (PoolSource::Namespace, "n"));
         let fourth = choose(&[], &[], &conf(), "eth0").unwrap();
-        assert_eq!((fourth.source, fourth.names(Family::V4).unwrap()[0].as_str()), (Source::CniConf, "conf"));
+        assert_eq!((fourth.source, fourth.names(Family::V4).unwrap()[0].as_str()), (PoolSource::CniConf, "conf"));
         let fifth = choose(&[], &[], &Ipam::default(), "eth0").unwrap();
-        assert_eq!((fifth.source, fifth.names(Family::V4)), (Source::Default, None));
+        assert_eq!((fifth.source, fifth.names(Family::V4)), (PoolSource::Default, None));
     }
 
     #[test]

@@ -49,10 +49,10 @@ fn kept_but(pod: &Pod, settings: &Settings, lost: &HashSet<IpAddr>) -> Vec<Strin
         interface: "eth0".parse().unwrap(),
         conf: &conf,
     };
-    let plan = Plan::new(settings, &request, pod, None).unwrap();
-    let elsewhere: Vec<IpAddr> = plan.elsewhere(Some(&endpoint())).into_iter().collect();
+    let spec = BindSpec::new(settings, &request, pod, None).unwrap();
+    let elsewhere: Vec<IpAddr> = spec.elsewhere(Some(&endpoint())).into_iter().collect();
     assert_eq!(elsewhere, [IpAddr::from([10, 0, 0, 2])], "the other interface's address is not free");
-    plan.keep(Some(&endpoint()), lost).iter().map(|kept| kept.address().to_string()).collect()
+    spec.keep(Some(&endpoint()), lost).iter().map(|kept| kept.address().to_string()).collect()
 }
 
 #[test]

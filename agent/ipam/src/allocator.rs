@@ -21,8 +21,8 @@ use holdfast_core::{
 
 use super::{
     ATTEMPTS, Ipam, IpamError,
+    bind_spec::{Assigned, BindSpec},
     error::Shortage,
-    plan::{Assigned, Plan},
 };
 use crate::pools::CachedPool;
 
@@ -65,23 +65,23 @@ impl Recent {
 type Search<T> = Result<Result<T, Shortage>, IpamError>;
 
 /// One ADD's search for addresses.
-pub(super) struct Seeker<'a> {
+pub(super) struct Allocator<'a> {
     ipam: &'a Ipam,
-    plan: &'a Plan<'a>,
+    spec: &'a BindSpec<'a>,
     pod: &'a PodName,
     /// What the pod has on its other interfaces: its own claims, and yet not free.
     elsewhere: HashSet<IpAddr>,
 }
 
-impl<'a> Seeker<'a> {
-    pub(super) fn new(ipam: &'a Ipam, plan: &'a Plan<'a>, before: Option<&SpiderEndpoint>) -> Self {
-        Self { ipam, plan, pod: &plan.request.pod, elsewhere: plan.elsewhere(before) }
+impl<'a> Allocator<'a> {
+    pub(super) fn new(ipam: &'a Ipam, spec: &'a BindSpec<'a>, before: Option<&SpiderEndpoint>) -> Self {
+        Self { ipam, spec, pod: &spec.request.pod, elsewhere: spec.elsewhere(before) }
     }
 
     /// A free address for each of `families`. All that can be wrong without a write is found first; then each family is
     /// searched to the end, so that no write is cut off half-way and the error names every family that has none left.
     pub(super) async fn each(&self, families: Vec<Family>) -> Result<Vec<Assigned>, IpamError> {
-        let candidates = self.plan.candidates(&self.ipam.pools, &families)?;
+        let candidates = self.spec.candidates(&self.ipam.pools, &families)?;
         let outcomes = join_all(candidates.iter().map(|(family, pools)| self.one(*family, pools))).await;
         let (mut taken, mut shortages, mut failed) = (Vec::new(), Vec::new(), None);
         for outcome in outcomes {
@@ -97,13 +97,13 @@ impl<'a> Seeker<'a> {
         // A pod that waits for one family must not sit on an address of another.
         let taken: Vec<_> = taken.iter().map(Assigned::address).collect();
         self.ipam.release_addresses(self.pod, &taken).await;
-        let (pod, interface) = (self.pod.clone(), self.plan.request.interface.clone());
+        let (pod, interface) = (self.pod.clone(), self.spec.request.interface.clone());
         Err(failed.unwrap_or(IpamError::Exhausted { pod, interface, shortages }))
     }
 
-    /// A free address of `family` from the first of `pools` that has one. None: the plan leaves the family out.
+    /// A free address of `family` from the first of `pools` that has one. None: the spec leaves the family out.
     async fn one(&self, family: Family, pools: &[Arc<CachedPool>]) -> Search<Option<Assigned>> {
-        if let Some(address) = self.plan.fixed(family)
+        if let Some(address) = self.spec.fixed(family)
             && let Some(assigned) = self.take_fixed(address, pools).await?
         {
             return Ok(Ok(Some(assigned)));
@@ -130,14 +130,14 @@ impl<'a> Seeker<'a> {
         let gives = |known: &&Arc<CachedPool>| known.parsed.as_ref().is_ok_and(|pool| pool.addresses.contains(address));
         let Some((known, pool)) = pools.iter().find(gives).and_then(|known| Some((known, known.parsed.as_ref().ok()?)))
         else {
-            if self.plan.is_one_of_many() && self.ipam.pools.all().values().any(|known| gives(&known)) {
+            if self.spec.is_one_of_many() && self.ipam.pools.all().values().any(|known| gives(&known)) {
                 return Ok(None);
             }
             let names: Vec<_> = pools.iter().map(|known| known.name.as_str()).collect();
             return Err(refused(format!("none of the pools that it may use gives it out: {}", names.join(", "))));
         };
         if self.elsewhere.contains(&address) {
-            if self.plan.is_one_of_many() {
+            if self.spec.is_one_of_many() {
                 return Ok(None);
             }
             return Err(refused("another of the pod's interfaces has it".to_owned()));
@@ -163,7 +163,7 @@ impl<'a> Seeker<'a> {
 
     /// An address of one pool, or a sentence on what holds it.
     async fn take_from(&self, known: &CachedPool, pool: &Pool) -> Result<Result<IpAddr, String>, IpamError> {
-        if let Some(address) = self.first_of(&known.name, self.guesses(known, &pool.addresses)).await? {
+        if let Some(address) = self.first_of(&known.name, self.candidates_from_cache(known, &pool.addresses)).await? {
             return Ok(Ok(address));
         }
         for _ in 0..ATTEMPTS {
@@ -175,7 +175,7 @@ impl<'a> Seeker<'a> {
             if let Some(address) = self.first_of(&known.name, free).await? {
                 return Ok(Ok(address));
             }
-            if let Some(address) = self.end_a_rest(known, pool, &claims).await? {
+            if let Some(address) = self.reclaim_released(known, pool, &claims).await? {
                 return Ok(Ok(address));
             }
             if none_is_free {
@@ -187,7 +187,7 @@ impl<'a> Seeker<'a> {
     }
 
     /// What is likely to be free, as far as this agent knows without asking.
-    fn guesses(&self, known: &CachedPool, addresses: &AddressSet) -> Vec<IpAddr> {
+    fn candidates_from_cache(&self, known: &CachedPool, addresses: &AddressSet) -> Vec<IpAddr> {
         let pod = self.pod.to_string();
         let recent = self.ipam.recent.of_others(&pod);
         let shown = |address| known.in_use.get(&address).is_some_and(|holder| *holder != pod);
@@ -218,7 +218,7 @@ impl<'a> Seeker<'a> {
     }
 
     /// Nothing else is free: the released address that has rested longest is taken before its rest is over.
-    async fn end_a_rest(
+    async fn reclaim_released(
         &self,
         known: &CachedPool,
         pool: &Pool,

@@ -8,7 +8,7 @@ use std::{
 use holdfast_api::{annotations::STATIC_IPS, owner::Owner};
 use holdfast_core::id::{PodName, ordinal};
 
-use crate::choice::ChoiceError;
+use crate::pool_selection::ChoiceError;
 
 /// The addresses that are fixed for `pod`. Empty where nothing is; an ordinal that the annotation leaves out is a mistake:
 /// whoever fixes addresses wants no others.
