@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use holdfast_core::{
     id::PodName,
     pool::{AddressSet, Family, Pool},
 };
+use parking_lot::Mutex;
 
 use super::{
     ATTEMPTS, Ipam, IpamError,
@@ -41,23 +42,19 @@ const NAMED_HOLDERS: usize = 5;
 pub(super) struct Recent(Mutex<HashMap<IpAddr, (Instant, String)>>);
 
 impl Recent {
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, (Instant, String)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What others than `pod` use. Its own last try, which something cut off, is the best proposal for the next.
     fn of_others(&self, pod: &str) -> HashSet<IpAddr> {
-        let mut recent = self.lock();
+        let mut recent = self.0.lock();
         recent.retain(|_, (seen, _)| seen.elapsed() < RECENTLY);
         recent.iter().filter(|(_, (_, endpoint))| endpoint != pod).map(|(address, _)| *address).collect()
     }
 
     fn saw(&self, address: IpAddr, endpoint: String) {
-        self.lock().insert(address, (Instant::now(), endpoint));
+        self.0.lock().insert(address, (Instant::now(), endpoint));
     }
 
     pub(super) fn forget(&self, addresses: &[IpAddr]) {
-        self.lock().retain(|address, _| !addresses.contains(address));
+        self.0.lock().retain(|address, _| !addresses.contains(address));
     }
 }
 

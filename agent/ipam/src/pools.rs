@@ -7,7 +7,7 @@ use std::{
     fmt::Debug,
     net::IpAddr,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -24,6 +24,7 @@ use kube::{
     core::{Selector, SelectorExt},
     runtime::{WatchStreamExt, watcher},
 };
+use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 
 use crate::pool_selection::{PoolSelection, PoolSource};
@@ -97,7 +98,7 @@ pub struct PoolCache {
 impl PoolCache {
     /// All pools by name.
     pub fn all(&self) -> BTreeMap<String, Arc<CachedPool>> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.by_name.read().clone()
     }
 
     /// Whether the pools have been listed once.
@@ -107,7 +108,7 @@ impl PoolCache {
 
     /// One pool.
     pub fn get(&self, name: &str) -> Option<Arc<CachedPool>> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.by_name.read().get(name).cloned()
     }
 
     /// Whether a pool is for nodes with certain labels.
@@ -117,16 +118,16 @@ impl PoolCache {
 
     /// Whether an address is reserved.
     pub fn is_reserved(&self, address: IpAddr) -> bool {
-        let reserved = self.reserved.read().unwrap_or_else(PoisonError::into_inner);
+        let reserved = self.reserved.read();
         reserved.values().flatten().any(|set| set.contains(address))
     }
 
     /// Replaces everything by what was just listed.
     pub fn replace(&self, pools: Vec<SpiderIPPool>, reserved: &[SpiderReservedIP]) {
         let pools = pools.into_iter().map(|pool| (pool.name_any(), Arc::new(pool.into()))).collect();
-        *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = pools;
+        *self.by_name.write() = pools;
         let reserved = reserved.iter().map(|reserved| (reserved.name_any(), sets_of(reserved))).collect();
-        *self.reserved.write().unwrap_or_else(PoisonError::into_inner) = reserved;
+        *self.reserved.write() = reserved;
     }
 
     /// The pools of `family` that `context` may use, in the order to try them. Empty where the choice leaves the
@@ -185,7 +186,7 @@ where
                 continue;
             }
         };
-        let lock = || known.write().unwrap_or_else(PoisonError::into_inner);
+        let lock = || known.write();
         match event {
             watcher::Event::Init => {
                 listed = BTreeMap::new();

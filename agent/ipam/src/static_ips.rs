@@ -12,7 +12,7 @@ use crate::pool_selection::ChoiceError;
 
 /// The addresses that are fixed for `pod`. Empty where nothing is; an ordinal that the annotation leaves out is a mistake:
 /// whoever fixes addresses wants no others.
-pub fn addresses(
+pub(crate) fn addresses(
     annotations: &BTreeMap<String, String>,
     pod: &PodName,
     owner: &Owner,
