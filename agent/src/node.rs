@@ -8,18 +8,18 @@
 //!
 //! As IPAM delegate the interface is another plugin's: the guard goes inside the pod's namespace, where it finds it.
 
-mod adopt;
-mod call;
 mod check;
-mod compare;
-mod deaths;
+mod cni_request;
+mod del;
+mod driver;
 mod error;
-mod guard;
-mod inside;
-mod locks;
 mod people;
-mod remove;
+mod pod_locks;
+mod pod_netns;
+mod reconcile;
+mod reconcile_link;
 mod sandbox;
+mod sandbox_exit;
 pub mod watch;
 
 use std::{
@@ -29,9 +29,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use call::Call;
-use error::AttachError;
-use guard::Tenant;
+use cni_request::CniRequest;
+use driver::Attachment;
+use error::NodeError;
 use holdfast_cni::{AddResult, CniError, Interface, Invocation, IpConfig, Plugin, Route, code};
 use holdfast_core::{
     binding::{Bindings, Event, LinkOwner},
@@ -43,8 +43,8 @@ use holdfast_guard::{Datapath, DatapathError, GuardMetrics};
 use holdfast_ipam::{IpAllocation, Ipam};
 use holdfast_net::{Network, PodAddress, PodLink, PodNet};
 use ipnet::IpNet;
-use locks::Locks;
 use people::People;
+use pod_locks::PodLocks;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -72,11 +72,11 @@ pub struct Attach {
     mode: GuardMode,
     metrics: GuardMetrics,
     /// One verb at a time for each pod.
-    locks: Arc<Locks>,
+    locks: Arc<PodLocks>,
     /// What the kernel's map should hold.
     bindings: Arc<Mutex<Bindings>>,
     /// Whose links are. Those on the node say it themselves too, at the cost of a list.
-    tenants: Arc<Mutex<HashMap<IfIndex, Tenant>>>,
+    attachments: Arc<Mutex<HashMap<IfIndex, Attachment>>>,
     sandboxes: Arc<Sandboxes>,
     people: Arc<People>,
     /// A comparison is wanted before its time.
@@ -99,7 +99,7 @@ impl Attach {
             metrics: guard.metrics,
             locks: Arc::default(),
             bindings: Arc::default(),
-            tenants: Arc::default(),
+            attachments: Arc::default(),
             sandboxes: Arc::default(),
             people: Arc::new(People::new(client, node)),
             wanted: Arc::default(),
@@ -120,84 +120,86 @@ impl Attach {
 
     /// Gives a container its interface and addresses.
     pub async fn add(&self, invocation: &Invocation, deadline: Instant) -> Result<AddResult, CniError> {
-        let call = Call::of_add(invocation)?;
+        let request = CniRequest::for_add(invocation)?;
         let deadline = deadline.into();
-        let Ok(_turn) = tokio::time::timeout_at(deadline, self.locks.turn(&call.pod)).await else {
-            return Err(AttachError::Deadline.for_runtime(&call.pod));
+        let Ok(_lock) = tokio::time::timeout_at(deadline, self.locks.lock(&request.pod)).await else {
+            return Err(NodeError::Deadline.for_runtime(&request.pod));
         };
-        let known = self.is_attached(&call.container, &call.interface).map_err(|error| error.for_runtime(&call.pod))?;
-        let adding = tokio::time::timeout_at(deadline, self.try_add(&call, invocation.plugin)).await;
-        let error = match adding.unwrap_or(Err(AttachError::Deadline)) {
+        let known = self
+            .is_attached(&request.container, &request.interface)
+            .map_err(|error| error.for_runtime(&request.pod))?;
+        let adding = tokio::time::timeout_at(deadline, self.try_add(&request, invocation.plugin)).await;
+        let error = match adding.unwrap_or(Err(NodeError::Deadline)) {
             Ok(result) => return Ok(result),
             Err(error) => error,
         };
-        tracing::warn!(pod = %call.pod, %error, "ADD failed");
+        tracing::warn!(pod = %request.pod, %error, "ADD failed");
         // A container that has its interface already keeps it, whatever a repeated ADD runs into.
-        if !known && tokio::time::timeout(UNDO, self.undo(&call, invocation.plugin, &error)).await.is_err() {
-            tracing::warn!(pod = %call.pod, "a failed ADD was not undone in time; the runtime's DEL and the controller come after");
+        if !known && tokio::time::timeout(UNDO, self.undo(&request, invocation.plugin, &error)).await.is_err() {
+            tracing::warn!(pod = %request.pod, "a failed ADD was not undone in time; the runtime's DEL and the controller come after");
         }
-        Err(error.for_runtime(&call.pod))
+        Err(error.for_runtime(&request.pod))
     }
 
-    async fn try_add(&self, call: &Call, plugin: Plugin) -> Result<AddResult, AttachError> {
+    async fn try_add(&self, request: &CniRequest, plugin: Plugin) -> Result<AddResult, NodeError> {
         match plugin {
-            Plugin::Holdfast => self.add_link(call).await,
-            Plugin::Spiderpool => self.add_addresses(call).await,
+            Plugin::Holdfast => self.add_link(request).await,
+            Plugin::Spiderpool => self.add_addresses(request).await,
         }
     }
 
     /// As IPAM delegate: the interface is another plugin's.
-    async fn add_addresses(&self, call: &Call) -> Result<AddResult, AttachError> {
-        let bound = self.ipam.bind(&call.request()).await?;
+    async fn add_addresses(&self, request: &CniRequest) -> Result<AddResult, NodeError> {
+        let bound = self.ipam.bind(&request.bind_request()).await?;
         // The pod's older sandboxes are silent before the runtime hears that it may start the new one.
         for address in bound.ip.networks().map(|net| net.addr()) {
-            self.step(Event::Reassigned { address, to: call.container.tag() })?;
+            self.step(Event::Reassigned { address, to: request.container.tag() })?;
         }
-        self.release_later(call, &bound);
-        self.watch_sandbox(call.container.clone());
-        self.guard_inside_soon(call, &bound);
+        self.release_later(request, &bound);
+        self.watch_sandbox(request.container.clone());
+        self.attach_pod_interface(request, &bound);
         Ok(result_of(&bound, &[]))
     }
 
-    async fn add_link(&self, call: &Call) -> Result<AddResult, AttachError> {
-        let spec = call.link()?;
-        let request = call.request();
+    async fn add_link(&self, request: &CniRequest) -> Result<AddResult, NodeError> {
+        let spec = request.link()?;
+        let bind = request.bind_request();
         // The link needs no address: it is made while the API server is asked for one.
-        let (link, bound) = tokio::join!(self.network.create(&spec), self.ipam.bind(&request));
+        let (link, bound) = tokio::join!(self.network.create(&spec), self.ipam.bind(&bind));
         // A request that the API server refuses is the better explanation when both fail.
         let bound = bound?;
         let link = link?;
-        let net = pod_net(call, &bound)?;
-        let owner = LinkOwner { tag: call.container.tag(), mac: link.pod_mac };
+        let net = pod_net(request, &bound)?;
+        let owner = LinkOwner { tag: request.container.tag(), mac: link.pod_mac };
         let mode = bound.mode.unwrap_or(self.mode);
         // The guard is there before the link comes up, and the binding right before the address is taken from an older
         // sandbox: in between, packets to it would reach neither.
-        self.guard_host_link((link.host_index, &link.host_name, mode), owner, bound.generation)?;
+        self.attach_host_link((link.host_index, &link.host_name, mode), owner, bound.generation)?;
         let placement = self.network.configure(&link, &net).await?;
         self.bind_link(link.host_index, owner, bound.generation, net.ips())?;
         self.network.advertise(&link, &net, &placement.uplink).await?;
         self.datapath.attach_uplink(placement.uplink.index, &placement.uplink.name)?;
-        self.tenants().insert(link.host_index, Tenant::of_call(call));
-        self.release_later(call, &bound);
-        self.watch_sandbox(call.container.clone());
+        self.attachments().insert(link.host_index, Attachment::of_request(request));
+        self.release_later(request, &bound);
+        self.watch_sandbox(request.container.clone());
         tracing::info!(
-            pod = %call.pod, generation = %bound.generation, link = %link.host_name,
+            pod = %request.pod, generation = %bound.generation, link = %link.host_name,
             addresses = ?net.ips().collect::<Vec<_>>(), "attached"
         );
-        Ok(result_of(&bound, &interfaces(&link, placement.mtu, call)))
+        Ok(result_of(&bound, &interfaces(&link, placement.mtu, request)))
     }
 
     /// Make before break: addresses that the pod moved away from go only once the new ones work.
-    fn release_later(&self, call: &Call, bound: &IpAllocation) {
+    fn release_later(&self, request: &CniRequest, bound: &IpAllocation) {
         if bound.displaced.is_empty() {
             return;
         }
-        let (ipam, pod, displaced) = (self.ipam.clone(), call.pod.clone(), bound.displaced.clone());
+        let (ipam, pod, displaced) = (self.ipam.clone(), request.pod.clone(), bound.displaced.clone());
         self.background.spawn(async move { ipam.release_addresses(&pod, &displaced).await });
     }
 }
 
-fn interfaces(link: &PodLink, mtu: u32, call: &Call) -> [Interface; 2] {
+fn interfaces(link: &PodLink, mtu: u32, request: &CniRequest) -> [Interface; 2] {
     let interface = |name: &IfName, mac: String, sandbox| Interface {
         name: name.to_string(),
         mac: Some(mac),
@@ -207,16 +209,16 @@ fn interfaces(link: &PodLink, mtu: u32, call: &Call) -> [Interface; 2] {
     let sandbox = link.spec.netns.to_str().map(str::to_owned);
     [
         interface(&link.host_name, link.host_mac.to_string(), None),
-        interface(&call.interface, link.pod_mac.to_string(), sandbox),
+        interface(&request.interface, link.pod_mac.to_string(), sandbox),
     ]
 }
 
 /// The addresses and routes of a record, parsed.
-fn pod_net(call: &Call, bound: &IpAllocation) -> Result<PodNet, AttachError> {
+fn pod_net(request: &CniRequest, bound: &IpAllocation) -> Result<PodNet, NodeError> {
     let ip = &bound.ip;
     let addresses = ip.networks().map(|address| PodAddress { address, gateway: gateway(bound, address) }).collect();
     let routes = ip.routes.iter().filter_map(|route| Some((route.dst.parse().ok()?, route.gw.parse().ok())));
-    let master = call.conf.master.as_deref().map(str::parse).transpose();
+    let master = request.conf.master.as_deref().map(str::parse).transpose();
     let master = master.map_err(|error: holdfast_core::id::IdError| {
         CniError::new(code::INVALID_CONFIG, format!("master in the network configuration: {error}"))
     })?;

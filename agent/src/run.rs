@@ -98,7 +98,7 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     }
     following.spawn(watch::guard(events, attach.clone(), guard));
     following.spawn(watch::endpoints(watches, args.node.clone(), attach.clone()));
-    following.spawn(attach.clone().keep_true());
+    following.spawn(attach.clone().run());
     following.spawn(async move { Ok(network.monitor_uplinks().await?) });
     let socket = conf.ipam_unix_socket_path.as_deref().unwrap_or(&args.socket);
     let listener = server::listen(socket)?;

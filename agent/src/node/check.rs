@@ -7,22 +7,23 @@ use holdfast_core::id::Generation;
 use holdfast_guard::{Binding, BindingState};
 use holdfast_ipam::IpAllocation;
 
-use super::{Attach, AttachError, call::Call, pod_net};
+use super::{Attach, NodeError, cni_request::CniRequest, pod_net};
 
 impl Attach {
     /// Compares a container's record and interface with what they should be.
     pub async fn check(&self, invocation: &Invocation, deadline: Instant) -> Result<(), CniError> {
-        let call = Call::of_add(invocation)?;
-        let outcome = tokio::time::timeout_at(deadline.into(), self.try_check(&call, invocation.plugin)).await;
-        outcome.unwrap_or(Err(AttachError::Deadline)).map_err(|error| error.for_runtime(&call.pod))
+        let request = CniRequest::for_add(invocation)?;
+        let outcome = tokio::time::timeout_at(deadline.into(), self.try_check(&request, invocation.plugin)).await;
+        outcome.unwrap_or(Err(NodeError::Deadline)).map_err(|error| error.for_runtime(&request.pod))
     }
 
-    async fn try_check(&self, call: &Call, plugin: Plugin) -> Result<(), AttachError> {
-        let Some((ip, generation)) = self.ipam.interface_record(&call.pod, &call.container, &call.interface).await?
+    async fn try_check(&self, request: &CniRequest, plugin: Plugin) -> Result<(), NodeError> {
+        let Some((ip, generation)) =
+            self.ipam.interface_record(&request.pod, &request.container, &request.interface).await?
         else {
             let msg = format!(
                 "pod {}: container {} is not the one that holds the pod's addresses on {}",
-                call.pod, call.container, call.interface
+                request.pod, request.container, request.interface
             );
             return Err(CniError::new(code::STALE, msg).into());
         };
@@ -30,20 +31,20 @@ impl Attach {
             return Ok(());
         }
         let bound = IpAllocation { ip, generation, mode: None, displaced: Vec::new() };
-        let spec = call.link()?;
-        let net = pod_net(call, &bound)?;
+        let spec = request.link()?;
+        let net = pod_net(request, &bound)?;
         self.network.check(&spec, &net).await?;
-        self.check_guard(call, generation, net.ips())
+        self.check_guard(request, generation, net.ips())
     }
 
     /// The guard has to let the container's packets pass, and no one else's.
     fn check_guard(
         &self,
-        call: &Call,
+        request: &CniRequest,
         generation: Generation,
         addresses: impl Iterator<Item = IpAddr>,
-    ) -> Result<(), AttachError> {
-        let (links, _) = self.guarded_links(&call.container, &call.interface)?;
+    ) -> Result<(), NodeError> {
+        let (links, _) = self.guarded_links(&request.container, &request.interface)?;
         let bindings = self.datapath.bindings()?;
         let current = |address: &IpAddr| {
             bindings.iter().any(|Binding { entry, state }| {
@@ -58,10 +59,10 @@ impl Attach {
         }
         let msg = format!(
             "pod {}: the guard does not have {} as the addresses of {} in container {}; the agent's next comparison mends it",
-            call.pod,
+            request.pod,
             missing.join(", "),
-            call.interface,
-            call.container
+            request.interface,
+            request.container
         );
         Err(CniError::new(code::INTERNAL, msg).into())
     }

@@ -8,7 +8,7 @@ use holdfast_net::NetError;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AttachError {
+pub(super) enum NodeError {
     /// In the records.
     #[error(transparent)]
     Ipam(#[from] IpamError),
@@ -26,7 +26,7 @@ pub(super) enum AttachError {
     Deadline,
 }
 
-impl AttachError {
+impl NodeError {
     /// The CNI error: the code tells the runtime what to do, the sentence ends up in the pod's events.
     pub(super) fn for_runtime(&self, pod: &PodName) -> CniError {
         let code = match self {

@@ -92,22 +92,23 @@ impl Attach {
     /// Tells what the guard saw, in the log and as events of the pod that is to blame, or whose address it is.
     pub(super) async fn tell(&self, link: Option<IfIndex>, address: IpAddr, report: Report, seen: &GuardEvent) {
         let blamed = match link {
-            Some(link) => self.tenant(link).await.ok().flatten(),
+            Some(link) => self.attachment(link).await.ok().flatten(),
             None => None,
         };
         let holder = match seen.holder {
-            Some(holder) => self.tenant(holder.link).await.ok().flatten(),
+            Some(holder) => self.attachment(holder.link).await.ok().flatten(),
             None => None,
         };
-        let Some(subject) = blamed.as_ref().or(holder.as_ref()).map(|tenant| tenant.pod.clone()) else {
+        let Some(subject) = blamed.as_ref().or(holder.as_ref()).map(|attachment| attachment.pod.clone()) else {
             tracing::warn!(reason = report.as_str(), %address, mac = %seen.mac, "seen on a link that is nobody's");
             return;
         };
         if !self.people.news.is(&subject, report, address) {
             return;
         }
-        let container =
-            |tenant: Option<&super::Tenant>| tenant.map_or("unknown".to_owned(), |tenant| tenant.container.to_string());
+        let container = |attachment: Option<&super::Attachment>| {
+            attachment.map_or("unknown".to_owned(), |attachment| attachment.container.to_string())
+        };
         let used = format!("{} (MAC {})", container(blamed.as_ref()), seen.mac);
         let held = match seen.holder {
             Some(there) => {

@@ -12,7 +12,7 @@ use holdfast_core::id::ContainerId;
 
 /// Whether a sandbox lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum SandboxState {
     /// Its process runs.
     Alive,
     /// Its process was seen and has ended.
@@ -28,7 +28,7 @@ pub(super) struct Sandboxes(Mutex<HashMap<u64, Sandbox>>);
 #[derive(Debug, Clone)]
 struct Sandbox {
     container: ContainerId,
-    process: u32,
+    pid: u32,
     /// A process whose end was reported. For a moment it can still be seen.
     ended: Option<u32>,
 }
@@ -39,50 +39,50 @@ impl Sandboxes {
     }
 
     /// Remembers a sandbox's process.
-    pub(super) fn saw(&self, container: &ContainerId, process: u32) {
+    pub(super) fn saw(&self, container: &ContainerId, pid: u32) {
         let mut sandboxes = self.lock();
         let ended = sandboxes.get(&container.tag()).and_then(|there| there.ended);
-        sandboxes.insert(container.tag(), Sandbox { container: container.clone(), process, ended });
+        sandboxes.insert(container.tag(), Sandbox { container: container.clone(), pid, ended });
     }
 
     /// The end of a process was reported. Gives the container, if it is one that was seen.
-    pub(super) fn ended(&self, tag: u64, process: u32) -> Option<ContainerId> {
+    pub(super) fn ended(&self, tag: u64, pid: u32) -> Option<ContainerId> {
         let mut sandboxes = self.lock();
         let there = sandboxes.get_mut(&tag)?;
-        there.ended = Some(process);
+        there.ended = Some(pid);
         Some(there.container.clone())
     }
 
     /// Forgets a sandbox; gives its process.
     pub(super) fn forget(&self, tag: u64) -> Option<u32> {
-        self.lock().remove(&tag).map(|there| there.process)
+        self.lock().remove(&tag).map(|there| there.pid)
     }
 
     /// The process of a sandbox that was seen.
-    pub(super) fn process(&self, tag: u64) -> Option<u32> {
-        self.lock().get(&tag).map(|there| there.process)
+    pub(super) fn pid(&self, tag: u64) -> Option<u32> {
+        self.lock().get(&tag).map(|there| there.pid)
     }
 
-    /// Looks for a sandbox's process, other than one that has ended.
+    /// Looks for a sandbox's pid, other than one that has ended.
     pub(super) fn find(&self, container: &ContainerId) -> Option<u32> {
         let ended = self.lock().get(&container.tag()).and_then(|there| there.ended);
         find(container, ended)
     }
 
     /// Whether a sandbox lives, as far as can be told. One whose process has ended and that has no other is dead.
-    pub(super) fn life(&self, container: &ContainerId) -> Life {
+    pub(super) fn state(&self, container: &ContainerId) -> SandboxState {
         let known = self.lock().get(&container.tag()).cloned();
-        let runs = |there: &Sandbox| there.ended != Some(there.process) && holds(there.process, container);
+        let runs = |there: &Sandbox| there.ended != Some(there.pid) && holds(there.pid, container);
         if known.as_ref().is_some_and(runs) {
-            return Life::Alive;
+            return SandboxState::Alive;
         }
         match (self.find(container), known) {
-            (Some(process), _) => {
-                self.saw(container, process);
-                Life::Alive
+            (Some(pid), _) => {
+                self.saw(container, pid);
+                SandboxState::Alive
             }
-            (None, Some(_)) => Life::Dead,
-            (None, None) => Life::Unknown,
+            (None, Some(_)) => SandboxState::Dead,
+            (None, None) => SandboxState::Unknown,
         }
     }
 }
@@ -95,36 +95,36 @@ const RUNTIMES: [&str; 5] = ["runc", "crun", "youki", "conmon", "containerd-shim
 fn find(container: &ContainerId, ended: Option<u32>) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let candidates = ids.filter(|process| Some(*process) != ended && holds(*process, container));
-    candidates.filter(|process| !is_helper(*process)).min()
+    let candidates = ids.filter(|pid| Some(*pid) != ended && holds(*pid, container));
+    candidates.filter(|pid| !is_helper(*pid)).min()
 }
 
 /// Whether a process runs a runtime's program, or none that can be told. runc runs from a copy in memory.
-fn is_helper(process: u32) -> bool {
-    let Ok(program) = fs::read_link(format!("/proc/{process}/exe")) else { return true };
+fn is_helper(pid: u32) -> bool {
+    let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { return true };
     let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     program.to_string_lossy().starts_with("/memfd:") || RUNTIMES.iter().any(|runtime| name.starts_with(runtime))
 }
 
-fn holds(process: u32, container: &ContainerId) -> bool {
-    cgroup(process).is_some_and(|path| path.contains(container.as_str())) && !is_zombie(process)
+fn holds(pid: u32, container: &ContainerId) -> bool {
+    cgroup(pid).is_some_and(|path| path.contains(container.as_str())) && !is_zombie(pid)
 }
 
 /// Whether a process has ended and only waits for its parent: proc(5), the state behind the name in parentheses.
-fn is_zombie(process: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// Whether a process runs, whoever's it is.
-pub(super) fn runs(process: u32) -> bool {
-    !is_zombie(process)
+pub(super) fn runs(pid: u32) -> bool {
+    !is_zombie(pid)
 }
 
 /// The container and the pod's UID in the path of a process's cgroup, where there are any. The last part of the path is
 /// the container's, with the names of a runtime and a unit around it under systemd.
-pub(super) fn identity(process: u32) -> Option<(ContainerId, String)> {
-    parse_identity(&cgroup(process)?)
+pub(super) fn identity(pid: u32) -> Option<(ContainerId, String)> {
+    parse_identity(&cgroup(pid)?)
 }
 
 fn parse_identity(cgroups: &str) -> Option<(ContainerId, String)> {
@@ -138,12 +138,12 @@ fn parse_identity(cgroups: &str) -> Option<(ContainerId, String)> {
 }
 
 /// Whether a process belongs to the pod with this UID. The systemd cgroup driver writes UIDs with underscores.
-pub(super) fn belongs_to(process: u32, pod_uid: &str) -> bool {
-    cgroup(process).is_some_and(|path| path.contains(pod_uid) || path.contains(&pod_uid.replace('-', "_")))
+pub(super) fn belongs_to(pid: u32, pod_uid: &str) -> bool {
+    cgroup(pid).is_some_and(|path| path.contains(pod_uid) || path.contains(&pod_uid.replace('-', "_")))
 }
 
-fn cgroup(process: u32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
+fn cgroup(pid: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
 }
 
 #[cfg(test)]
@@ -169,9 +169,9 @@ mod tests {
     fn a_container_that_no_process_belongs_to_is_unknown() {
         let container: ContainerId = "no-process-has-this-in-its-cgroup".parse().unwrap();
         let sandboxes = Sandboxes::default();
-        assert_eq!(sandboxes.life(&container), Life::Unknown);
+        assert_eq!(sandboxes.state(&container), SandboxState::Unknown);
         sandboxes.saw(&container, std::process::id());
-        assert_eq!(sandboxes.life(&container), Life::Dead, "the process has another cgroup by now");
+        assert_eq!(sandboxes.state(&container), SandboxState::Dead, "the process has another cgroup by now");
         assert_eq!(sandboxes.ended(container.tag(), 1), Some(container.clone()));
         assert_eq!(sandboxes.forget(container.tag()), Some(std::process::id()));
     }

@@ -23,13 +23,13 @@ use crate::node::Attach;
 /// Events of one link that are worked on at the same time. One that needs the API server keeps no others waiting; a flood
 /// on one link fills no memory, and keeps no other link's events away. Those beyond are passed over: the packets are
 /// dropped by the kernel either way, and what they would have led to, the next event or comparison does.
-const OF_ONE_LINK: usize = 4;
+const EVENTS_PER_LINK: usize = 4;
 /// Between two looks at the number of events that the kernel had no room for.
-const LOSSES: Duration = Duration::from_millis(500);
+const LOST_EVENTS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Hands on what the guard sees. Ends only when the ring cannot be read any more.
 pub async fn guard(mut events: Events, attach: Attach, metrics: GuardMetrics) -> anyhow::Result<()> {
-    let (places, mut losses) = (Places::default(), Losses::default());
+    let (places, mut losses) = (LinkLimiter::default(), LostEvents::default());
     loop {
         match events.next().await {
             // As many as there are sandboxes: these are never passed over.
@@ -48,32 +48,32 @@ pub async fn guard(mut events: Events, attach: Attach, metrics: GuardMetrics) ->
             Err(error) => return Err(error.into()),
         }
         if losses.grew(&attach)? {
-            attach.compare_soon();
+            attach.reconcile_soon();
         }
     }
 }
 
 /// How many events of each link are under way.
 #[derive(Clone, Default)]
-struct Places(Arc<Mutex<HashMap<IfIndex, usize>>>);
+struct LinkLimiter(Arc<Mutex<HashMap<IfIndex, usize>>>);
 
-impl Places {
-    fn take(&self, link: IfIndex) -> Option<Place> {
+impl LinkLimiter {
+    fn take(&self, link: IfIndex) -> Option<LinkPermit> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(link).or_default();
-        (*count < OF_ONE_LINK).then(|| {
+        (*count < EVENTS_PER_LINK).then(|| {
             *count += 1;
-            Place { places: self.clone(), link }
+            LinkPermit { places: self.clone(), link }
         })
     }
 }
 
-struct Place {
-    places: Places,
+struct LinkPermit {
+    places: LinkLimiter,
     link: IfIndex,
 }
 
-impl Drop for Place {
+impl Drop for LinkPermit {
     fn drop(&mut self) {
         let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.link) {
@@ -87,14 +87,14 @@ impl Drop for Place {
 
 /// The kernel's count of events that found no room, as it was last seen.
 #[derive(Default)]
-struct Losses {
+struct LostEvents {
     looked: Option<Instant>,
     lost: Option<u64>,
 }
 
-impl Losses {
+impl LostEvents {
     fn grew(&mut self, attach: &Attach) -> Result<bool, DatapathError> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOSSES) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOST_EVENTS_INTERVAL) {
             return Ok(false);
         }
         self.looked = Some(Instant::now());
@@ -113,7 +113,7 @@ pub async fn endpoints(client: Client, node: String, attach: Attach) -> anyhow::
             Ok(watcher::Event::Delete(endpoint)) => attach.endpoint_left(&endpoint).await,
             Ok(watcher::Event::Apply(endpoint)) => attach.endpoint_written(endpoint),
             // What left while the watch was cut off shows nowhere but in the new list.
-            Ok(watcher::Event::InitDone) => attach.compare_soon(),
+            Ok(watcher::Event::InitDone) => attach.reconcile_soon(),
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
             Err(error) => tracing::warn!(%error, "the watch of this node's endpoints was cut off and starts again"),
         }
@@ -127,8 +127,8 @@ mod tests {
 
     #[test]
     fn a_link_has_its_own_places() {
-        let places = Places::default();
-        let taken: Vec<_> = (0..OF_ONE_LINK).map(|_| places.take(IfIndex(1)).unwrap()).collect();
+        let places = LinkLimiter::default();
+        let taken: Vec<_> = (0..EVENTS_PER_LINK).map(|_| places.take(IfIndex(1)).unwrap()).collect();
         assert!(places.take(IfIndex(1)).is_none() && places.take(IfIndex(2)).is_some());
         drop(taken);
         assert!(places.take(IfIndex(1)).is_some());

@@ -9,11 +9,11 @@ use holdfast_core::id::PodName;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 #[derive(Debug, Default)]
-pub(super) struct Locks(Mutex<HashMap<PodName, Weak<AsyncMutex<()>>>>);
+pub(super) struct PodLocks(Mutex<HashMap<PodName, Weak<AsyncMutex<()>>>>);
 
-impl Locks {
-    /// Waits for the pod's turn, which ends when the answer is dropped.
-    pub(super) async fn turn(&self, pod: &PodName) -> OwnedMutexGuard<()> {
+impl PodLocks {
+    /// Waits for the pod's lock, which ends when the answer is dropped.
+    pub(super) async fn lock(&self, pod: &PodName) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             locks.retain(|_, lock| lock.strong_count() > 0);
@@ -33,11 +33,11 @@ mod tests {
 
     #[tokio::test]
     async fn turns_are_taken_by_pod() {
-        let (locks, a, b) = (Locks::default(), PodName::new("n", "a"), PodName::new("n", "b"));
-        let first = locks.turn(&a).await;
-        let mut second = Box::pin(locks.turn(&a));
+        let (locks, a, b) = (PodLocks::default(), PodName::new("n", "a"), PodName::new("n", "b"));
+        let first = locks.lock(&a).await;
+        let mut second = Box::pin(locks.lock(&a));
         assert!(second.as_mut().now_or_never().is_none());
-        drop(locks.turn(&b).await);
+        drop(locks.lock(&b).await);
         drop(first);
         drop(second.await);
         assert_eq!(locks.0.lock().unwrap().values().filter(|lock| lock.strong_count() > 0).count(), 0);

@@ -22,9 +22,9 @@ use holdfast_net::{Netns, PodAddress, PodNet};
 use tokio::time::Instant;
 
 use super::{
-    Attach, AttachError,
-    call::Call,
-    guard::{Tenant, link_info},
+    Attach, NodeError,
+    cni_request::CniRequest,
+    driver::{Attachment, link_info},
     pod_net,
 };
 
@@ -35,8 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What is to be guarded.
 #[derive(Debug, Clone)]
-struct Wanted {
-    tenant: Tenant,
+struct PodInterface {
+    attachment: Attachment,
     netns: PathBuf,
     generation: Generation,
     mode: GuardMode,
@@ -47,12 +47,12 @@ struct Wanted {
 const ANNOUNCE: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(1)];
 
 /// Tells the LAN where the addresses are now, as the plugins do for IPv4 at best.
-async fn announce(wanted: &Wanted) {
+async fn announce(wanted: &PodInterface) {
     for pause in ANNOUNCE {
         tokio::time::sleep(pause).await;
         let wanted = wanted.clone();
         let told = tokio::task::spawn_blocking(move || {
-            Netns::open(&wanted.netns)?.announce(&wanted.tenant.interface, &wanted.addresses)
+            Netns::open(&wanted.netns)?.announce(&wanted.attachment.interface, &wanted.addresses)
         });
         match told.await {
             Ok(Ok(())) => {}
@@ -63,17 +63,22 @@ async fn announce(wanted: &Wanted) {
 }
 
 impl Attach {
-    /// Puts the guard on the interface, at once where it is there already. In the pod's turn.
-    pub(super) fn guard_inside_soon(&self, call: &Call, bound: &IpAllocation) {
-        let Ok(netns) = call.netns() else { return };
-        let tenant = Tenant::of_call(call);
+    /// Puts the guard on the interface, at once where it is there already. In the pod's lock.
+    pub(super) fn attach_pod_interface(&self, request: &CniRequest, bound: &IpAllocation) {
+        let Ok(netns) = request.netns() else { return };
+        let attachment = Attachment::of_request(request);
         let addresses = bound.ip.networks().map(|net| net.addr()).collect();
-        let wanted =
-            Wanted { tenant, netns, generation: bound.generation, mode: bound.mode.unwrap_or(self.mode), addresses };
-        let (attach, net) = (self.clone(), pod_net(call, bound));
-        let there = self.try_inside(&wanted);
+        let wanted = PodInterface {
+            attachment,
+            netns,
+            generation: bound.generation,
+            mode: bound.mode.unwrap_or(self.mode),
+            addresses,
+        };
+        let (attach, net) = (self.clone(), pod_net(request, bound));
+        let there = self.try_attach(&wanted);
         self.background.spawn(async move {
-            if there || attach.guard_inside_later(&wanted).await {
+            if there || attach.await_pod_interface(&wanted).await {
                 if let Ok(net) = net {
                     attach.watch_uplink(&net).await;
                 }
@@ -83,17 +88,17 @@ impl Attach {
     }
 
     /// Waits for the interface and puts the guard on it. Whether it came, and is still wanted.
-    async fn guard_inside_later(&self, wanted: &Wanted) -> bool {
+    async fn await_pod_interface(&self, wanted: &PodInterface) -> bool {
         let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
-        let Tenant { pod, container, interface } = &wanted.tenant;
+        let Attachment { pod, container, interface } = &wanted.attachment;
         while begun.elapsed() < PATIENCE && !self.stop.is_cancelled() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let _turn = self.locks.turn(pod).await;
+            let _lock = self.locks.lock(pod).await;
             match self.ipam.interface_record(pod, container, interface).await {
                 // A DEL or a newer sandbox came first.
                 Ok(None) => return false,
-                Ok(Some(_)) if self.try_inside(wanted) => return true,
+                Ok(Some(_)) if self.try_attach(wanted) => return true,
                 Ok(Some(_)) => {}
                 Err(error) => {
                     tracing::debug!(%pod, %error, "the record of a delegate's pod was not read; trying again");
@@ -105,25 +110,25 @@ impl Attach {
     }
 
     /// Whether the interface was there and has the guard.
-    fn try_inside(&self, wanted: &Wanted) -> bool {
-        self.guard_inside(wanted).unwrap_or_else(|error| {
-            tracing::warn!(pod = %wanted.tenant.pod, %error, "the guard is not on this pod's interface; trying again");
+    fn try_attach(&self, wanted: &PodInterface) -> bool {
+        self.attach_in_pod_netns(wanted).unwrap_or_else(|error| {
+            tracing::warn!(pod = %wanted.attachment.pod, %error, "the guard is not on this pod's interface; trying again");
             false
         })
     }
 
-    fn guard_inside(&self, wanted: &Wanted) -> Result<bool, AttachError> {
-        let Tenant { pod, container, interface } = &wanted.tenant;
+    fn attach_in_pod_netns(&self, wanted: &PodInterface) -> Result<bool, NodeError> {
+        let Attachment { pod, container, interface } = &wanted.attachment;
         let Some(mac) = Self::interface_in(&wanted.netns, interface)? else { return Ok(false) };
         let owner = LinkOwner { tag: container.tag(), mac };
         // A repeated ADD finds its own earlier link.
         for link in self.fence(container, interface)? {
-            self.unguard(&link)?;
+            self.detach(&link)?;
         }
         let netns = Netns::open(&wanted.netns)?;
         let link =
             self.datapath.attach_inside(netns.as_fd(), interface, link_info(owner, wanted.generation, wanted.mode))?;
-        self.tenants().insert(link, wanted.tenant.clone());
+        self.attachments().insert(link, wanted.attachment.clone());
         self.bind_link(link, owner, wanted.generation, wanted.addresses.iter().copied())?;
         tracing::info!(%pod, %container, %interface, addresses = ?wanted.addresses, "guarded inside the pod's namespace");
         Ok(true)
@@ -133,7 +138,7 @@ impl Attach {
     /// Interfaces of other plugins may lead to no LAN at all, so not finding one is nothing to fail for.
     pub(super) async fn watch_uplink(&self, net: &PodNet) {
         let watched = match self.network.uplink(net).await {
-            Ok(uplink) => self.datapath.attach_shared_uplink(uplink.index, &uplink.name).map_err(AttachError::from),
+            Ok(uplink) => self.datapath.attach_shared_uplink(uplink.index, &uplink.name).map_err(NodeError::from),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = watched {
@@ -143,18 +148,23 @@ impl Attach {
 
     /// Takes an endpoint's word for an interface that another plugin made: after a crash between its ADD and its guard,
     /// or where the guard went with an earlier agent.
-    pub(super) async fn guard_again(&self, tenant: Tenant, record: (EndpointIp, Generation), mode: GuardMode) {
-        let Some(process) = self.sandboxes.process(tenant.container.tag()) else { return };
-        let ((ip, generation), netns) = (record, PathBuf::from(format!("/proc/{process}/ns/net")));
+    pub(super) async fn reattach_pod_interface(
+        &self,
+        attachment: Attachment,
+        record: (EndpointIp, Generation),
+        mode: GuardMode,
+    ) {
+        let Some(pid) = self.sandboxes.pid(attachment.container.tag()) else { return };
+        let ((ip, generation), netns) = (record, PathBuf::from(format!("/proc/{pid}/ns/net")));
         let addresses = ip.networks().map(|net| net.addr()).collect();
-        if self.try_inside(&Wanted { tenant, netns, generation, mode, addresses }) {
+        if self.try_attach(&PodInterface { attachment, netns, generation, mode, addresses }) {
             let addresses = ip.networks().map(|address| PodAddress { address, gateway: None }).collect();
             self.watch_uplink(&PodNet { addresses, ..PodNet::default() }).await;
         }
     }
 
     /// The hardware address of an interface in a namespace. None: it is not there (yet).
-    pub(super) fn interface_in(netns: &Path, interface: &IfName) -> Result<Option<Mac>, AttachError> {
+    pub(super) fn interface_in(netns: &Path, interface: &IfName) -> Result<Option<Mac>, NodeError> {
         let netns = Netns::open(netns)?;
         Ok(netns.mac_of(interface)?)
     }

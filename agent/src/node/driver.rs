@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ADD, DEL, adoption ──┐                      ┌─▶ datapath: current, stale
-//! guard's events ──────┼─▶ Bindings::step ────┼─▶ look: live reads, in the pod's turn ─▶ Found ─▶ (again)
+//! guard's events ──────┼─▶ Bindings::step ────┼─▶ look: live reads, in the pod's lock ─▶ Found ─▶ (again)
 //! sandbox deaths ──────┘                      ├─▶ records: rebind, collect
 //!                                             └─▶ people: Kubernetes events
 //! ```
@@ -20,21 +20,21 @@ use holdfast_ipam::{HolderLocation, PodRecord, SANDBOX_DIED};
 use holdfast_net::HostLink;
 use kube::runtime::events::EventType;
 
-use super::{Attach, AttachError, call::Call};
-use crate::node::sandbox::{self, Life};
+use super::{Attach, NodeError, cni_request::CniRequest};
+use crate::node::sandbox::{self, SandboxState};
 
 /// A link's container and what it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tenant {
+pub(super) struct Attachment {
     pub(super) pod: PodName,
     pub(super) container: ContainerId,
     pub(super) interface: IfName,
 }
 
-impl Tenant {
+impl Attachment {
     /// Who calls.
-    pub(super) fn of_call(call: &Call) -> Self {
-        Self { pod: call.pod.clone(), container: call.container.clone(), interface: call.interface.clone() }
+    pub(super) fn of_request(request: &CniRequest) -> Self {
+        Self { pod: request.pod.clone(), container: request.container.clone(), interface: request.interface.clone() }
     }
 
     /// Whose a link of ours is, where its alias says so.
@@ -58,7 +58,7 @@ impl Attach {
         &self,
         container: &ContainerId,
         interface: &IfName,
-    ) -> Result<(Vec<Link>, Vec<Link>), AttachError> {
+    ) -> Result<(Vec<Link>, Vec<Link>), NodeError> {
         let host = container.host_link(interface);
         let links = self.datapath.links()?.into_iter().filter(|link| link.info.container_tag == container.tag());
         // A link inside the pod has the name that it has there.
@@ -66,12 +66,12 @@ impl Attach {
     }
 
     /// Whether the guard sits on this interface of the container.
-    pub(super) fn is_attached(&self, container: &ContainerId, interface: &IfName) -> Result<bool, AttachError> {
+    pub(super) fn is_attached(&self, container: &ContainerId, interface: &IfName) -> Result<bool, NodeError> {
         Ok(!self.guarded_links(container, interface)?.0.is_empty())
     }
 
     /// Whether it sits on another one, which is not being taken down as well.
-    pub(super) fn has_others(&self, container: &ContainerId, interface: &IfName) -> Result<bool, AttachError> {
+    pub(super) fn has_others(&self, container: &ContainerId, interface: &IfName) -> Result<bool, NodeError> {
         let others = self.guarded_links(container, interface)?.1;
         let bindings = self.bindings();
         Ok(others.iter().any(|link| !bindings.is_detaching(link.link)))
@@ -84,7 +84,7 @@ impl Attach {
 
     /// Takes an event, carries out at once what concerns the kernel's map, and gives back the rest. The map is written
     /// under the machine's lock: it never shows another order of events.
-    pub(super) fn step(&self, event: Event) -> Result<Vec<Action>, AttachError> {
+    pub(super) fn step(&self, event: Event) -> Result<Vec<Action>, NodeError> {
         let now = self.started.elapsed();
         let mut bindings = self.bindings();
         let mut rest = Vec::new();
@@ -119,7 +119,7 @@ impl Attach {
         owner: LinkOwner,
         generation: Generation,
         addresses: impl IntoIterator<Item = IpAddr>,
-    ) -> Result<(), AttachError> {
+    ) -> Result<(), NodeError> {
         for address in addresses {
             self.step(Event::Bind { link, owner, address, generation })?;
         }
@@ -127,40 +127,40 @@ impl Attach {
     }
 
     /// Puts the guard on the host side of a pod's link.
-    pub(super) fn guard_host_link(
+    pub(super) fn attach_host_link(
         &self,
         (link, name, mode): (IfIndex, &IfName, GuardMode),
         owner: LinkOwner,
         generation: Generation,
-    ) -> Result<(), AttachError> {
+    ) -> Result<(), NodeError> {
         Ok(self.datapath.attach_pod_link(link, name, link_info(owner, generation, mode))?)
     }
 
     /// Silences an interface of a container that is being taken down; gives its links, on which the guard stays until they
     /// are gone. With a container's last interface its sandbox is forgotten.
-    pub(super) fn fence(&self, container: &ContainerId, interface: &IfName) -> Result<Vec<Link>, AttachError> {
+    pub(super) fn fence(&self, container: &ContainerId, interface: &IfName) -> Result<Vec<Link>, NodeError> {
         let links = self.guarded_links(container, interface)?.0;
         for link in &links {
             self.step(Event::Detaching { link: link.link })?;
         }
         if !self.has_others(container, interface)?
-            && let Some(process) = self.sandboxes.forget(container.tag())
+            && let Some(pid) = self.sandboxes.forget(container.tag())
         {
-            self.datapath.forget_sandbox(process)?;
+            self.datapath.forget_sandbox(pid)?;
         }
         Ok(links)
     }
 
     /// Takes everything of a link that is gone out of the machine and the kernel.
-    pub(super) fn unguard(&self, link: &Link) -> Result<(), AttachError> {
+    pub(super) fn detach(&self, link: &Link) -> Result<(), NodeError> {
         self.datapath.detach_pod_link(link.link, &link.name)?;
         self.step(Event::Detached { link: link.link })?;
-        self.tenants().remove(&link.link);
+        self.attachments().remove(&link.link);
         Ok(())
     }
 
-    pub(super) fn tenants(&self) -> MutexGuard<'_, HashMap<IfIndex, Tenant>> {
-        self.tenants.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(super) fn attachments(&self) -> MutexGuard<'_, HashMap<IfIndex, Attachment>> {
+        self.attachments.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// What the guard saw. What concerns the kernel's map is done at once, in the order of the events; the future is the
@@ -208,7 +208,7 @@ impl Attach {
         }
     }
 
-    async fn perform(&self, action: Action, seen: Option<&GuardEvent>) -> Result<Vec<Action>, AttachError> {
+    async fn perform(&self, action: Action, seen: Option<&GuardEvent>) -> Result<Vec<Action>, NodeError> {
         match action {
             Action::MakeCurrent { .. } | Action::MakeStale { .. } => {}
             Action::Verify { link } => return self.look(link).await,
@@ -237,41 +237,41 @@ impl Attach {
     }
 
     /// Looks at a link's records, and does what they ask for.
-    pub(super) async fn reconsider(&self, link: IfIndex) {
+    pub(super) async fn verify_link(&self, link: IfIndex) {
         self.carry_out(vec![Action::Verify { link }], None).await;
     }
 
     /// Whose link it is.
-    pub(super) async fn tenant(&self, link: IfIndex) -> Result<Option<Tenant>, AttachError> {
-        let known = self.tenants().get(&link).cloned();
+    pub(super) async fn attachment(&self, link: IfIndex) -> Result<Option<Attachment>, NodeError> {
+        let known = self.attachments().get(&link).cloned();
         if known.is_some() {
             return Ok(known);
         }
         let host = self.network.link_by_index(link).await?;
-        let tenant = host.and_then(Tenant::of);
-        if let Some(tenant) = &tenant {
-            self.tenants().insert(link, tenant.clone());
+        let attachment = host.and_then(Attachment::of);
+        if let Some(attachment) = &attachment {
+            self.attachments().insert(link, attachment.clone());
         }
-        Ok(tenant)
+        Ok(attachment)
     }
 
-    /// Takes what live reads say of a link, in its pod's turn: no ADD comes between the reading and the step. Where nobody
+    /// Takes what live reads say of a link, in its pod's lock: no ADD comes between the reading and the step. Where nobody
     /// knows whose the link is, nothing is concluded.
-    async fn look(&self, link: IfIndex) -> Result<Vec<Action>, AttachError> {
-        let Some(tenant) = self.tenant(link).await? else { return Ok(Vec::new()) };
-        let _turn = self.locks.turn(&tenant.pod).await;
-        let (observation, _) = self.look_in_turn(&tenant).await?;
-        let ours = matches!(observation.recorded, RecordedHolder::Container { tag, .. } if tag == tenant.container.tag() && observation.alive);
+    async fn look(&self, link: IfIndex) -> Result<Vec<Action>, NodeError> {
+        let Some(attachment) = self.attachment(link).await? else { return Ok(Vec::new()) };
+        let _lock = self.locks.lock(&attachment.pod).await;
+        let (observation, _) = self.observe(&attachment).await?;
+        let ours = matches!(observation.recorded, RecordedHolder::Container { tag, .. } if tag == attachment.container.tag() && observation.alive);
         let listed = observation.listed.clone();
         let actions = self.step(Event::Observed { link, observation })?;
         if ours {
-            self.lead_back(link, listed).await?;
+            self.readvertise(link, listed).await?;
         }
         Ok(actions)
     }
 
     /// Addresses that were led away from a link of the node while it was not known for their holder.
-    async fn lead_back(&self, link: IfIndex, listed: Vec<IpAddr>) -> Result<(), AttachError> {
+    async fn readvertise(&self, link: IfIndex, listed: Vec<IpAddr>) -> Result<(), NodeError> {
         let Some(host) = self.network.link_by_index(link).await? else { return Ok(()) };
         let ours = |address: &IpAddr| self.bindings().holder(*address) == Some(link);
         let missing = |address: &IpAddr| !host.addresses.contains(address) && ours(address);
@@ -283,41 +283,41 @@ impl Attach {
         Ok(())
     }
 
-    /// In the pod's turn no ADD is half done: a holder that the record names has its link.
-    async fn look_in_turn(&self, tenant: &Tenant) -> Result<(Observation, Option<String>), AttachError> {
-        let record = self.ipam.pod_record(&tenant.pod, &tenant.interface).await?;
+    /// In the pod's lock no ADD is half done: a holder that the record names has its link.
+    async fn observe(&self, attachment: &Attachment) -> Result<(Observation, Option<String>), NodeError> {
+        let record = self.ipam.pod_record(&attachment.pod, &attachment.interface).await?;
         let PodRecord { uid, holder, holder_location, addresses: listed, unbound_containers } = record;
-        let life = self.sandboxes.life(&tenant.container);
-        let process = self.sandboxes.process(tenant.container.tag());
+        let state = self.sandboxes.state(&attachment.container);
+        let pid = self.sandboxes.pid(attachment.container.tag());
         let recorded = match holder {
-            None if unbound_containers.iter().any(|former| former == tenant.container.as_str()) => {
+            None if unbound_containers.iter().any(|former| former == attachment.container.as_str()) => {
                 RecordedHolder::Dismissed
             }
             None => RecordedHolder::Vacant,
             Some((container, generation)) => {
                 let may_live = match holder_location {
-                    HolderLocation::ThisNode => self.may_live(&container, life).await?,
+                    HolderLocation::ThisNode => self.may_live(&container, state).await?,
                     HolderLocation::OtherNode => true,
                     HolderLocation::PodReplaced => false,
                 };
                 RecordedHolder::Container { tag: container.tag(), generation, may_live }
             }
         };
-        let belongs = |uid: &String| process.is_some_and(|process| sandbox::belongs_to(process, uid));
+        let belongs = |uid: &String| pid.is_some_and(|pid| sandbox::belongs_to(pid, uid));
         let same_pod = uid.as_ref().is_some_and(belongs);
-        let observation = Observation { recorded, listed, same_pod, alive: life != Life::Dead };
-        tracing::debug!(pod = %tenant.pod, container = %tenant.container, finding = ?observation, "looked at a link's records");
+        let observation = Observation { recorded, listed, same_pod, alive: state != SandboxState::Dead };
+        tracing::debug!(pod = %attachment.pod, container = %attachment.container, finding = ?observation, "looked at a link's records");
         Ok((observation, uid))
     }
 
     /// Whether a holder on this node may live. One whose process was never seen is gone only where processes can be found
     /// at all, as the asking link's could, and it has no link.
-    async fn may_live(&self, holder: &ContainerId, asking: Life) -> Result<bool, AttachError> {
-        match self.sandboxes.life(holder) {
-            Life::Alive => Ok(true),
-            Life::Dead => Ok(false),
-            Life::Unknown if asking != Life::Alive => Ok(true),
-            Life::Unknown => {
+    async fn may_live(&self, holder: &ContainerId, asking: SandboxState) -> Result<bool, NodeError> {
+        match self.sandboxes.state(holder) {
+            SandboxState::Alive => Ok(true),
+            SandboxState::Dead => Ok(false),
+            SandboxState::Unknown if asking != SandboxState::Alive => Ok(true),
+            SandboxState::Unknown => {
                 let guarded = self.datapath.links()?.iter().any(|link| link.info.container_tag == holder.tag());
                 Ok(guarded || self.network.links().await?.iter().any(|link| link.container == *holder))
             }
@@ -325,30 +325,31 @@ impl Attach {
     }
 
     /// The record lags behind: it names this link's container from now on.
-    async fn rebind(&self, link: IfIndex) -> Result<(), AttachError> {
-        let (Some(tenant), Some(owner)) = (self.tenant(link).await?, self.bindings().owner(link)) else {
+    async fn rebind(&self, link: IfIndex) -> Result<(), NodeError> {
+        let (Some(attachment), Some(owner)) = (self.attachment(link).await?, self.bindings().owner(link)) else {
             return Ok(());
         };
-        let _turn = self.locks.turn(&tenant.pod).await;
-        let (observation, uid) = self.look_in_turn(&tenant).await?;
+        let _lock = self.locks.lock(&attachment.pod).await;
+        let (observation, uid) = self.observe(&attachment).await?;
         let Some(uid) = uid.filter(|_| observation.needs_rebind()) else { return Ok(()) };
-        let rebound = self.ipam.rebind(&tenant.pod, &uid, &tenant.container, &tenant.interface).await?;
+        let rebound = self.ipam.rebind(&attachment.pod, &uid, &attachment.container, &attachment.interface).await?;
         let Some((generation, listed)) = rebound else { return Ok(()) };
-        tracing::info!(pod = %tenant.pod, container = %tenant.container, %generation, "rebound: the record names this sandbox now");
+        tracing::info!(pod = %attachment.pod, container = %attachment.container, %generation, "rebound: the record names this sandbox now");
         self.metrics.rebound("Rebound");
-        let note = format!("container {} holds the pod's addresses now, at generation {generation}", tenant.container);
-        self.tell_pod(&tenant.pod, EventType::Normal, "AddressRebound", "Rebind", &note).await;
+        let note =
+            format!("container {} holds the pod's addresses now, at generation {generation}", attachment.container);
+        self.tell_pod(&attachment.pod, EventType::Normal, "AddressRebound", "Rebind", &note).await;
         self.bind_link(link, owner, generation, listed.iter().copied())?;
-        self.lead_back(link, listed).await
+        self.readvertise(link, listed).await
     }
 
     /// The sandbox is dead, and two observations agree: the record loses its holder, the addresses stay.
-    async fn collect(&self, link: IfIndex) -> Result<(), AttachError> {
-        let Some(tenant) = self.tenant(link).await? else { return Ok(()) };
-        let _turn = self.locks.turn(&tenant.pod).await;
-        if self.ipam.end_holder(&tenant.pod, &tenant.container, SANDBOX_DIED).await? {
+    async fn collect(&self, link: IfIndex) -> Result<(), NodeError> {
+        let Some(attachment) = self.attachment(link).await? else { return Ok(()) };
+        let _lock = self.locks.lock(&attachment.pod).await;
+        if self.ipam.end_holder(&attachment.pod, &attachment.container, SANDBOX_DIED).await? {
             self.metrics.rebound(SANDBOX_DIED);
-            tracing::info!(pod = %tenant.pod, container = %tenant.container, reason = SANDBOX_DIED, "collected: the record has no holder");
+            tracing::info!(pod = %attachment.pod, container = %attachment.container, reason = SANDBOX_DIED, "collected: the record has no holder");
         }
         if let Some(host) = self.network.link_by_index(link).await? {
             self.network.withdraw(&host.name).await?;

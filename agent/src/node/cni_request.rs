@@ -9,7 +9,7 @@ use holdfast_net::LinkSpec;
 
 /// What ADD, DEL and CHECK are about.
 #[derive(Debug, Clone)]
-pub(super) struct Call {
+pub(super) struct CniRequest {
     pub(super) container: ContainerId,
     pub(super) interface: IfName,
     pub(super) pod: PodName,
@@ -22,9 +22,9 @@ fn environment(msg: String) -> CniError {
     CniError::new(code::INVALID_ENVIRONMENT, msg)
 }
 
-impl Call {
+impl CniRequest {
     /// Everything that ADD and CHECK need has to be there.
-    pub(super) fn of_add(invocation: &Invocation) -> Result<Self, CniError> {
+    pub(super) fn for_add(invocation: &Invocation) -> Result<Self, CniError> {
         let ifname = invocation.ifname.as_deref().unwrap_or_default();
         let args = invocation.k8s_args()?;
         let (Some(namespace), Some(name)) = (args.namespace, args.name) else {
@@ -42,7 +42,7 @@ impl Call {
     }
 
     /// What a DEL names. None: too little to have anything to remove, which a DEL takes as done.
-    pub(super) fn of_del(invocation: &Invocation) -> Option<(ContainerId, IfName, Option<PodName>)> {
+    pub(super) fn for_del(invocation: &Invocation) -> Option<(ContainerId, IfName, Option<PodName>)> {
         let container = invocation.container_id.parse().ok()?;
         let interface = invocation.ifname.as_deref()?.parse().ok()?;
         let args = invocation.k8s_args().ok();
@@ -65,7 +65,7 @@ impl Call {
         })
     }
 
-    pub(super) fn request(&self) -> BindRequest<'_> {
+    pub(super) fn bind_request(&self) -> BindRequest<'_> {
         BindRequest {
             pod: self.pod.clone(),
             uid: self.uid.clone(),
@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn an_add_has_to_name_everything() {
-        let call = Call::of_add(&invocation()).unwrap();
-        assert_eq!((call.pod.to_string().as_str(), call.uid.as_deref()), ("default/web-0", Some("u")));
+        let request = CniRequest::for_add(&invocation()).unwrap();
+        assert_eq!((request.pod.to_string().as_str(), request.uid.as_deref()), ("default/web-0", Some("u")));
         let broken: [fn(&mut Invocation); 4] = [
             |invocation| invocation.container_id = "../x".into(),
             |invocation| invocation.ifname = None,
@@ -115,15 +115,15 @@ mod tests {
         for break_it in broken {
             let mut invocation = invocation();
             break_it(&mut invocation);
-            assert!(Call::of_add(&invocation).is_err());
+            assert!(CniRequest::for_add(&invocation).is_err());
         }
     }
 
     #[test]
     fn a_del_that_names_too_little_has_nothing_to_do() {
-        assert!(Call::of_del(&invocation()).is_some());
-        assert!(Call::of_del(&Invocation { container_id: String::new(), ..invocation() }).is_none());
-        let (_, _, pod) = Call::of_del(&Invocation { args: None, ..invocation() }).unwrap();
+        assert!(CniRequest::for_del(&invocation()).is_some());
+        assert!(CniRequest::for_del(&Invocation { container_id: String::new(), ..invocation() }).is_none());
+        let (_, _, pod) = CniRequest::for_del(&Invocation { args: None, ..invocation() }).unwrap();
         assert_eq!(pod, None);
     }
 }

@@ -29,8 +29,8 @@ use holdfast_net::HostLink;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::{Attach, AttachError};
-use crate::node::sandbox::{self, Life};
+use super::{Attach, NodeError};
+use crate::node::sandbox::{self, SandboxState};
 
 /// Between two full comparisons.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// What the API server says of this node, for one comparison.
-pub(super) struct Picture {
+pub(super) struct Snapshot {
     /// The containers that endpoints name.
     pub(super) holders: HashMap<ContainerId, Held>,
     /// The pods, by UID.
@@ -57,7 +57,7 @@ pub(super) struct Held {
     pub(super) ips: Vec<EndpointIp>,
 }
 
-impl Picture {
+impl Snapshot {
     fn new(endpoints: Vec<SpiderEndpoint>, pods: &[Pod], bindings: Vec<Binding>) -> Self {
         let holders = endpoints.into_iter().filter_map(|endpoint| {
             let (pod, current) = (endpoint.pod(), endpoint.status?.current);
@@ -90,10 +90,10 @@ impl Picture {
 }
 
 impl Attach {
-    /// Compares and mends, for as long as it is polled: every minute, and soon after [`Self::compare_soon`].
-    pub async fn keep_true(self) -> anyhow::Result<()> {
+    /// Compares and mends, for as long as it is polled: every minute, and soon after [`Self::reconcile_soon`].
+    pub async fn run(self) -> anyhow::Result<()> {
         loop {
-            let pause = match self.compare().await {
+            let pause = match self.reconcile().await {
                 Ok(()) => INTERVAL,
                 Err(error) => {
                     tracing::warn!(%error, "the node was not compared with the records; trying again");
@@ -108,7 +108,7 @@ impl Attach {
     }
 
     /// Something may have been missed.
-    pub fn compare_soon(&self) {
+    pub fn reconcile_soon(&self) {
         self.wanted.notify_one();
     }
 
@@ -131,64 +131,64 @@ impl Attach {
         let holder = endpoint.status.as_ref().and_then(|status| status.current.container_id.clone());
         let pod = endpoint.pod();
         let concerns = |of: &PodName, container: &ContainerId| *of == pod || holder.as_ref() == Some(container);
-        let inside = self.tenants().values().any(|tenant| concerns(&tenant.pod, &tenant.container));
+        let inside = self.attachments().values().any(|attachment| concerns(&attachment.pod, &attachment.container));
         // What cannot be told is compared.
         let left = inside
             || self.network.links().await.is_ok_and(|links| {
                 links.iter().any(|link| link.pod.as_ref().is_some_and(|of| concerns(of, &link.container)))
             });
         if left {
-            self.compare_soon();
+            self.reconcile_soon();
         }
     }
 
-    async fn compare(&self) -> Result<(), AttachError> {
+    async fn reconcile(&self) -> Result<(), NodeError> {
         // Guarded links first: an ADD guards a link only after it has made it, so none is taken for gone.
         let guarded = self.datapath.links()?;
         let links = self.network.links().await?;
-        self.forget_gone(&guarded, &links)?;
-        self.enforce_decisions()?;
+        self.detach_missing(&guarded, &links)?;
+        self.repair_map()?;
         let (endpoints, pods) = tokio::try_join!(self.ipam.endpoints_on_node(), self.ipam.pods_on_node())?;
-        let picture = Picture::new(endpoints, &pods, self.datapath.bindings()?);
+        let snapshot = Snapshot::new(endpoints, &pods, self.datapath.bindings()?);
         for link in &links {
             let known = guarded.iter().find(|known| known.link == link.index && known.name == link.name);
-            if let Err(error) = self.compare_link(link, known, &picture).await {
+            if let Err(error) = self.reconcile_link(link, known, &snapshot).await {
                 tracing::warn!(link = %link.name, container = %link.container, %error, "a link was not compared; the others are");
             }
             self.watch_unwatched(&link.container).await;
         }
         for link in guarded.iter().filter(|link| link.inside) {
-            if let Err(error) = self.compare_inside(link, &picture).await {
+            if let Err(error) = self.reconcile_pod_interface(link, &snapshot).await {
                 tracing::warn!(link = %link.link, name = %link.name, %error, "a link inside a pod was not compared; the others are");
             }
         }
-        for (container, held) in &picture.holders {
+        for (container, held) in &snapshot.holders {
             let has_link = links.iter().any(|link| link.container == *container)
                 || guarded.iter().any(|link| link.info.container_tag == container.tag());
             if !has_link {
-                self.guard_missing(container, held, &picture).await;
+                self.attach_missing(container, held, &snapshot).await;
             }
         }
-        self.sweep_sandboxes().await?;
+        self.check_watched_sandboxes().await?;
         self.network.prune_proxies().await?;
         Ok(())
     }
 
     /// A link of the node that the kernel no longer has. Those inside pods are their namespaces' business.
-    fn forget_gone(&self, guarded: &[holdfast_guard::Link], links: &[HostLink]) -> Result<(), AttachError> {
+    fn detach_missing(&self, guarded: &[holdfast_guard::Link], links: &[HostLink]) -> Result<(), NodeError> {
         let there: HashSet<_> = links.iter().map(|link| (link.index, &link.name)).collect();
         let gone = guarded
             .iter()
             .filter(|link| link.role == LinkRole::Pod && !link.inside && !there.contains(&(link.link, &link.name)));
         for link in gone {
             tracing::info!(link = %link.name, "forgot a guarded link that is gone");
-            self.unguard(link)?;
+            self.detach(link)?;
         }
         Ok(())
     }
 
     /// A write to the kernel's map that failed left it behind what was decided.
-    fn enforce_decisions(&self) -> Result<(), AttachError> {
+    fn repair_map(&self) -> Result<(), NodeError> {
         let bindings = self.bindings();
         for Binding { entry, state } in self.datapath.bindings()? {
             let decided = bindings.state(entry.link, entry.address);
@@ -203,10 +203,10 @@ impl Attach {
     }
 
     /// Watched processes that have ended: their events were lost, or came while no agent ran.
-    async fn sweep_sandboxes(&self) -> Result<(), AttachError> {
-        for (process, tag) in self.datapath.sandboxes()? {
-            if !sandbox::runs(process) {
-                self.sandbox_exited(tag, process).await;
+    async fn check_watched_sandboxes(&self) -> Result<(), NodeError> {
+        for (pid, tag) in self.datapath.sandboxes()? {
+            if !sandbox::runs(pid) {
+                self.sandbox_exited(tag, pid).await;
             }
         }
         Ok(())
@@ -215,15 +215,15 @@ impl Attach {
     /// A sandbox whose process is not known yet is looked for; one that ended unseen is reported.
     pub(super) async fn watch_unwatched(&self, container: &ContainerId) {
         let tag = container.tag();
-        match self.sandboxes.process(tag) {
-            None => drop(self.begin_watch(container).await),
-            Some(process) if self.sandboxes.life(container) == Life::Dead => self.sandbox_exited(tag, process).await,
+        match self.sandboxes.pid(tag) {
+            None => drop(self.find_and_watch(container).await),
+            Some(pid) if self.sandboxes.state(container) == SandboxState::Dead => self.sandbox_exited(tag, pid).await,
             Some(_) => {}
         }
     }
 
     /// The links of a container that nobody can name any more are fenced for good.
-    pub(super) fn fence_nobodys(&self, link: &holdfast_guard::Link) -> Result<(), AttachError> {
+    pub(super) fn fence_unowned(&self, link: &holdfast_guard::Link) -> Result<(), NodeError> {
         tracing::info!(link = %link.link, name = %link.name, "fenced a link inside a pod that no record names");
         self.step(Event::Detaching { link: link.link }).map(drop)
     }
