@@ -112,27 +112,7 @@ pub struct Conf {
 #[serde(rename_all = "camelCase", default)]
 pub struct StatefulSetConf {
     /// What becomes of the addresses of a pod that terminates past its grace period: `unbind` or `release`.
-    pub on_terminating_timeout: TerminatingTimeout,
-}
-
-/// What becomes of the addresses of a StatefulSet's pod that should be gone and is not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum TerminatingTimeout {
-    /// The container loses them; they stay reserved.
-    #[default]
-    Unbind,
-    /// They become free.
-    Release,
-}
-
-impl From<TerminatingTimeout> for OnTimeout {
-    fn from(configured: TerminatingTimeout) -> Self {
-        match configured {
-            TerminatingTimeout::Unbind => Self::Unbind,
-            TerminatingTimeout::Release => Self::Release,
-        }
-    }
+    pub on_terminating_timeout: OnTimeout,
 }
 
 impl Default for Conf {
@@ -201,7 +181,7 @@ mod tests {
         assert_eq!(conf.unknown.len(), 1);
         assert_eq!(Conf::parse("").unwrap(), Conf::default());
         let release = Conf::parse("statefulSet: {onTerminatingTimeout: release}").unwrap();
-        assert_eq!(release.stateful_set.on_terminating_timeout, TerminatingTimeout::Release);
+        assert_eq!(release.stateful_set.on_terminating_timeout, OnTimeout::Release);
     }
 
     #[test]

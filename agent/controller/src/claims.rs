@@ -37,7 +37,7 @@ impl Controller {
         let seen_as = (claim.uid(), claim.resource_version(), listed, pod);
         let seen_for = self.state.claims_seen.seen_for(name.to_owned(), seen_as, now);
         let facts = ClaimFacts { released: known.released, listed, pod, seen_for };
-        match collect::judge_claim(&facts, &self.settings.rests) {
+        match collect::judge_claim(&facts, &self.settings.cooldowns) {
             ClaimVerdict::Keep => None,
             ClaimVerdict::Wait(rest) => {
                 self.state.timers.set(now + rest, Due::Claim(name.to_owned()));
@@ -76,7 +76,7 @@ impl Controller {
                 let outcome = self.store.finish_release(claim).await?;
                 tracing::debug!(%address, ?outcome, "ended the rest of a claim");
                 if outcome == ReleaseOutcome::Deleted {
-                    let reason = if owner.is_some() { Reason::RestOver } else { Reason::Unlisted };
+                    let reason = if owner.is_some() { Reason::CooldownOver } else { Reason::Unlisted };
                     self.report.claim(address, &claim.spec.endpoint, claim.object_ref(&()), reason);
                 }
             }

@@ -11,7 +11,7 @@ use holdfast_api::{
     store::StoreError,
 };
 use holdfast_core::{
-    collect::{self, Ending, EndpointFacts, NodeFacts, PodFacts, Reason, SetFacts, SetKey, Sightings, Verdict},
+    collect::{self, EndpointFacts, FirstSeen, NodeFacts, PodFacts, Reason, SetFacts, SetKey, Termination, Verdict},
     id::{Generation, PodName},
 };
 use jiff::Timestamp;
@@ -112,15 +112,15 @@ impl Controller {
     /// one wrote into a record: one that is wrong would free addresses early.
     fn times(&mut self, name: &PodName, record: &EndpointStatus, case: &Case<'_>, now: Duration) -> Times {
         fn seen<T: PartialEq>(
-            sightings: &mut Sightings<PodName, T>,
+            first_seen: &mut FirstSeen<PodName, T>,
             name: &PodName,
             as_: Option<T>,
             now: Duration,
         ) -> Duration {
             if let Some(state) = as_ {
-                return sightings.seen_for(name.clone(), state, now);
+                return first_seen.seen_for(name.clone(), state, now);
             }
-            sightings.forget(name);
+            first_seen.forget(name);
             Duration::ZERO
         }
         let uid_if = |is: fn(&Pod) -> bool| case.pod.filter(|pod| is(pod)).and_then(ResourceExt::uid);
@@ -237,7 +237,7 @@ fn pod_facts<'a>(pod: &'a Pod, node: Option<&Node>, times: &Times) -> PodFacts<'
     let meta = &pod.metadata;
     let ending = |seen_for, grace: Option<i64>| {
         let grace = grace.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-        Ending { seen_for, grace: Duration::from_secs(grace) }
+        Termination { seen_for, grace: Duration::from_secs(grace) }
     };
     let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE);
     PodFacts {
@@ -315,7 +315,7 @@ mod tests {
         let times = Times { terminating: Duration::from_secs(3), ..Times::default() };
         let facts = pod_facts(&pod, None, &times);
         let ending = |seen_for, grace| {
-            Some(Ending { seen_for: Duration::from_secs(seen_for), grace: Duration::from_secs(grace) })
+            Some(Termination { seen_for: Duration::from_secs(seen_for), grace: Duration::from_secs(grace) })
         };
         assert_eq!((facts.finished, facts.terminating), (ending(0, 7), ending(3, 30)));
         assert_eq!(facts.node, NodeFacts::Gone(Duration::ZERO));

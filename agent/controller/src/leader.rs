@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use holdfast_api::store::{Leases, StoreError, WriteGate};
-use holdfast_core::election::{Election, LeaseFacts, Step, Terms};
+use holdfast_core::election::{Election, LeaseFacts, LeaseTimings, Step};
 use kube::ResourceExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ impl Leadership {
 pub(super) struct Candidate {
     leases: Leases,
     identity: String,
-    terms: Terms,
+    lease_timings: LeaseTimings,
     election: Election,
     gate: WriteGate,
     started: Instant,
@@ -38,11 +38,11 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn new(leases: Leases, identity: &str, terms: Terms, gate: WriteGate) -> Self {
+    pub(super) fn new(leases: Leases, identity: &str, lease_timings: LeaseTimings, gate: WriteGate) -> Self {
         let started = Instant::now();
         let (state, _) = watch::channel(Leadership { until: None, holder: None, looked: started });
-        let election = Election::new(identity, terms);
-        Self { leases, identity: identity.to_owned(), terms, election, gate, started, state }
+        let election = Election::new(identity, lease_timings);
+        Self { leases, identity: identity.to_owned(), lease_timings, election, gate, started, state }
     }
 
     pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -50,11 +50,11 @@ impl Candidate {
     }
 
     /// Stands until `stop`, then gives the lease back, so that another leads at once.
-    pub(super) async fn stand(mut self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         loop {
             let looked = Instant::now();
             // A look that hangs must not keep this candidate from trying again while it still leads.
-            match tokio::time::timeout(self.terms.retry, self.look()).await {
+            match tokio::time::timeout(self.lease_timings.retry, self.look()).await {
                 Ok(Ok(())) => self.publish(Instant::now()),
                 Ok(Err(error)) if error.is_conflict() => {}
                 Ok(Err(error)) => tracing::warn!(%error, "cannot look after the lease; trying again"),
@@ -62,7 +62,7 @@ impl Candidate {
             }
             self.step_down_if_over();
             let until = self.leads_until();
-            let next = looked + self.terms.retry;
+            let next = looked + self.lease_timings.retry;
             let next = until.map_or(next, |until| next.min(until));
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -82,7 +82,7 @@ impl Candidate {
             LeaseFacts {
                 holder: spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default(),
                 version: &version,
-                duration: seconds.map_or(self.terms.duration, Duration::from_secs),
+                duration: seconds.map_or(self.lease_timings.duration, Duration::from_secs),
             }
         });
         if self.election.step(facts, self.started.elapsed()) == Step::Wait {
@@ -90,9 +90,9 @@ impl Candidate {
             return Ok(());
         }
         let sent = self.started.elapsed();
-        let seconds = i32::try_from(self.terms.duration.as_secs()).unwrap_or(i32::MAX);
+        let seconds = i32::try_from(self.lease_timings.duration.as_secs()).unwrap_or(i32::MAX);
         let written = self.leases.write(lease.as_ref(), &self.identity, seconds).await?;
-        self.election.wrote(&written.resource_version().unwrap_or_default(), sent);
+        self.election.record_write(&written.resource_version().unwrap_or_default(), sent);
         if let Some(until) = self.leads_until() {
             self.gate.open_until(until);
         }
@@ -136,7 +136,7 @@ impl Candidate {
                 None => Ok(()),
             }
         };
-        match tokio::time::timeout(self.terms.retry, release).await {
+        match tokio::time::timeout(self.lease_timings.retry, release).await {
             Ok(Ok(())) => tracing::info!("gave the lease back"),
             Ok(Err(error)) => tracing::warn!(%error, "the lease was not given back; it runs out"),
             Err(_) => tracing::warn!("the lease was not given back in time; it runs out"),

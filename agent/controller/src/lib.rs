@@ -41,8 +41,8 @@ use std::{
 
 use holdfast_api::store::{Leases, Store, StoreError, WriteGate};
 use holdfast_core::{
-    collect::{Policy, Rests, Sightings},
-    election::Terms,
+    collect::{Cooldowns, FirstSeen, Policy},
+    election::LeaseTimings,
     id::PodName,
 };
 use kube::Client;
@@ -74,7 +74,7 @@ pub struct Settings {
     /// Whether anything is collected at all; views and finalizers are looked after either way.
     pub collect: bool,
     /// How long things rest.
-    pub rests: Rests,
+    pub cooldowns: Cooldowns,
     /// What becomes of pods that should be gone and are not.
     pub policy: Policy,
     /// Whether the pods of StatefulSets keep their addresses.
@@ -86,7 +86,7 @@ pub struct Settings {
     /// The namespace of the lease.
     pub namespace: String,
     /// The times of the election.
-    pub terms: Terms,
+    pub lease_timings: LeaseTimings,
 }
 
 /// The name of the lease.
@@ -115,12 +115,12 @@ struct State {
     /// Pools whose addresses in use are not all known yet, and until when to wait before the next try but one.
     held_back: HashSet<String>,
     import_pause: Duration,
-    unclaimed: Sightings<PodName, Unclaimed>,
-    claims_seen: Sightings<String, (Option<String>, Option<String>, bool, bool)>,
-    vacancies: Sightings<PodName, Vacancy>,
-    terminating: Sightings<PodName, String>,
-    finished: Sightings<PodName, String>,
-    lost_nodes: Sightings<String, ()>,
+    unclaimed: FirstSeen<PodName, Unclaimed>,
+    claims_seen: FirstSeen<String, (Option<String>, Option<String>, bool, bool)>,
+    vacancies: FirstSeen<PodName, Vacancy>,
+    terminating: FirstSeen<PodName, String>,
+    finished: FirstSeen<PodName, String>,
+    lost_nodes: FirstSeen<String, ()>,
     ready_nodes: HashMap<String, bool>,
     /// The generation of each pool's spec.
     pools: HashMap<String, Option<i64>>,
@@ -204,11 +204,11 @@ impl Controller {
         let gate = WriteGate::closed();
         let report = Report::start(store.client(), &settings.identity, gate.clone(), metrics.clone(), tasks);
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
-        let candidate = Candidate::new(leases, &settings.identity, settings.terms, gate.clone());
+        let candidate = Candidate::new(leases, &settings.identity, settings.lease_timings, gate.clone());
         let vitals = Vitals {
             synced: watch::Sender::new(false),
             leadership: candidate.leadership(),
-            duration: settings.terms.duration,
+            duration: settings.lease_timings.duration,
             due: Mutex::default(),
         };
         Self {
@@ -241,7 +241,7 @@ impl Controller {
         let Some(candidate) = self.candidate.take() else { return Ok(()) };
         let mut leadership = candidate.leadership();
         let gone = CancellationToken::new();
-        let standing = AbortOnDropHandle::new(tokio::spawn(candidate.stand(gone.clone())));
+        let standing = AbortOnDropHandle::new(tokio::spawn(candidate.run(gone.clone())));
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => break,

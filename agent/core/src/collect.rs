@@ -7,23 +7,25 @@
 //! |---|---|---|
 //! | the endpoint's, running, or terminating and still bound | any | keep |
 //! | the endpoint's, finished and still bound: containers may still run | any | keep for its grace period |
-//! | the endpoint's, overdue: terminating past its grace period, or on a node that is gone | as if the pod were gone | unbind or release |
+//! | the endpoint's, past its grace: terminating past its grace period, or on a node that is gone | as if the pod were gone | unbind or release |
 //! | none, or a new one | owns the ordinal | keep; unbind a holder whose pod is gone |
 //! | none, or a stranger | gone, or another | release |
 //! | none | scaled below | release; with `retain`, once that is over |
 //! | none, finished or another | not one of a StatefulSet | release |
 
 mod claim;
-mod sightings;
+mod first_seen;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::id::ordinal;
 
-pub use claim::{ClaimFacts, ClaimVerdict, Rests, judge_claim};
-pub use sightings::Sightings;
+pub use claim::{ClaimFacts, ClaimVerdict, Cooldowns, judge_claim};
+pub use first_seen::FirstSeen;
 
 /// What an endpoint's record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,16 +59,16 @@ pub struct PodFacts<'a> {
     /// Its UID.
     pub uid: &'a str,
     /// Whether it has succeeded or failed. Kubelets have said so of pods whose containers still ran.
-    pub finished: Option<Ending>,
+    pub finished: Option<Termination>,
     /// Whether it is being deleted.
-    pub terminating: Option<Ending>,
+    pub terminating: Option<Termination>,
     /// What is known of its node.
     pub node: NodeFacts,
 }
 
 /// A pod's end. Times are measured by the observer's own clock that only runs forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {
+pub struct Termination {
     /// For how long it has been seen so.
     pub seen_for: Duration,
     /// How long it may take.
@@ -115,7 +117,8 @@ pub struct Policy {
 }
 
 /// What becomes of the addresses of a StatefulSet's pod that terminates past its grace period.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum OnTimeout {
     /// The container loses them; they stay reserved.
     #[default]
@@ -178,7 +181,7 @@ pub enum Reason {
     /// No endpoint lists the claim's address.
     Unlisted,
     /// The claim's rest after its release is over.
-    RestOver,
+    CooldownOver,
     /// An endpoint lists the address, and its claim is not there (any more).
     ClaimMissing,
     /// An endpoint lists the address, and another has its claim.
@@ -200,7 +203,7 @@ impl Reason {
             Self::ScaledDown => "ScaledDown",
             Self::RetainOver => "RetainOver",
             Self::Unlisted => "Unlisted",
-            Self::RestOver => "RestOver",
+            Self::CooldownOver => "RestOver",
             Self::ClaimMissing => "ClaimMissing",
             Self::AddressTaken => "AddressTaken",
             Self::Imported => "Imported",
@@ -222,13 +225,13 @@ pub fn judge(
     let (pod, why) = match pod {
         None => (None, Reason::PodGone),
         Some(pod) if !own(&pod) => (Some(pod), Reason::PodReplaced),
-        Some(pod) => match (finished(&pod, endpoint.bound, policy), overdue(&pod, endpoint.set.is_some(), policy)) {
-            (Overdue::Yes(why), _) => (Some(pod), why),
-            (_, Overdue::Yes(_)) if !endpoint.bound => return Verdict::Keep,
-            (_, Overdue::Yes(why)) => (None, why),
-            (Overdue::In(one), Overdue::In(other)) => return Verdict::Wait(one.min(other)),
-            (Overdue::In(wait), Overdue::No) | (Overdue::No, Overdue::In(wait)) => return Verdict::Wait(wait),
-            (Overdue::No, Overdue::No) => return Verdict::Keep,
+        Some(pod) => match (finished(&pod, endpoint.bound, policy), past_grace(&pod, endpoint.set.is_some(), policy)) {
+            (Deadline::Passed(why), _) => (Some(pod), why),
+            (_, Deadline::Passed(_)) if !endpoint.bound => return Verdict::Keep,
+            (_, Deadline::Passed(why)) => (None, why),
+            (Deadline::In(one), Deadline::In(other)) => return Verdict::Wait(one.min(other)),
+            (Deadline::In(wait), Deadline::None) | (Deadline::None, Deadline::In(wait)) => return Verdict::Wait(wait),
+            (Deadline::None, Deadline::None) => return Verdict::Keep,
         },
     };
     let Some(key) = endpoint.set else { return Verdict::Release(why) };
@@ -262,38 +265,38 @@ fn scaled_down(endpoint: &EndpointFacts<'_>, why: Reason) -> Verdict {
     }
 }
 
-enum Overdue {
-    No,
+enum Deadline {
+    None,
     In(Duration),
-    Yes(Reason),
+    Passed(Reason),
 }
 
 /// Whether the endpoint's own pod has finished and uses nothing any more. A sandbox that the runtime has taken down is
 /// unbound; one that it has not may have containers, for as long as they may take to end.
-fn finished(pod: &PodFacts<'_>, bound: bool, policy: &Policy) -> Overdue {
+fn finished(pod: &PodFacts<'_>, bound: bool, policy: &Policy) -> Deadline {
     match pod.finished {
-        None => Overdue::No,
-        Some(_) if !bound => Overdue::Yes(Reason::PodFinished),
+        None => Deadline::None,
+        Some(_) if !bound => Deadline::Passed(Reason::PodFinished),
         Some(ending) => left(ending.grace.saturating_add(policy.delay), ending.seen_for)
-            .map_or(Overdue::Yes(Reason::PodFinished), Overdue::In),
+            .map_or(Deadline::Passed(Reason::PodFinished), Deadline::In),
     }
 }
 
 /// Whether the endpoint's own pod should be gone by now.
-fn overdue(pod: &PodFacts<'_>, sticky: bool, policy: &Policy) -> Overdue {
+fn past_grace(pod: &PodFacts<'_>, sticky: bool, policy: &Policy) -> Deadline {
     if let NodeFacts::Gone(gone_for) = pod.node {
-        return left(policy.delay, gone_for).map_or(Overdue::Yes(Reason::NodeGone), Overdue::In);
+        return left(policy.delay, gone_for).map_or(Deadline::Passed(Reason::NodeGone), Deadline::In);
     }
-    let Some(terminating) = pod.terminating else { return Overdue::No };
+    let Some(terminating) = pod.terminating else { return Deadline::None };
     let on_such_node = match pod.node {
         NodeFacts::Ready => policy.stateless_on_ready_node,
         _ => policy.stateless_on_not_ready_node,
     };
     if !policy.terminating || (!sticky && !on_such_node) {
-        return Overdue::No;
+        return Deadline::None;
     }
     let allowed = terminating.grace.saturating_add(policy.delay);
-    left(allowed, terminating.seen_for).map_or(Overdue::Yes(Reason::TerminatingTimeout), Overdue::In)
+    left(allowed, terminating.seen_for).map_or(Deadline::Passed(Reason::TerminatingTimeout), Deadline::In)
 }
 
 /// What is left of a time; none once it is over.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// The times of an election.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct LeaseTimings {
     /// How long a lease that does not change belongs to its holder.
     pub duration: Duration,
     /// How long a leader leads after its last renewal.
@@ -32,13 +32,13 @@ pub struct Terms {
     "the lease has to last longer than its renewal deadline, and that longer than the time between two tries, but they \
      are {}, {} and {} seconds", .0.duration.as_secs_f64(), .0.deadline.as_secs_f64(), .0.retry.as_secs_f64()
 )]
-pub struct TermsError(Terms);
+pub struct LeaseTimingsError(LeaseTimings);
 
-impl Terms {
+impl LeaseTimings {
     /// Checks that a leader stops before another starts, and can fail to renew once without stopping.
-    pub fn check(self) -> Result<Self, TermsError> {
+    pub fn check(self) -> Result<Self, LeaseTimingsError> {
         let ordered = self.duration > self.deadline && self.deadline > self.retry && !self.retry.is_zero();
-        if ordered { Ok(self) } else { Err(TermsError(self)) }
+        if ordered { Ok(self) } else { Err(LeaseTimingsError(self)) }
     }
 }
 
@@ -61,7 +61,7 @@ pub enum Step {
     /// Write it as ours again.
     Renew,
     /// Write it as ours, whose it was not.
-    Take,
+    Acquire,
     /// Leave it to its holder.
     Wait,
 }
@@ -70,7 +70,7 @@ pub enum Step {
 #[derive(Debug, Clone)]
 pub struct Election {
     identity: String,
-    terms: Terms,
+    lease_timings: LeaseTimings,
     /// The version that was last seen, and when it was first.
     seen: Option<(String, Duration)>,
     holder: String,
@@ -79,8 +79,8 @@ pub struct Election {
 
 impl Election {
     /// A candidate that has seen nothing yet. No two candidates may have the same identity.
-    pub fn new(identity: impl Into<String>, terms: Terms) -> Self {
-        Self { identity: identity.into(), terms, seen: None, holder: String::new(), leads_until: None }
+    pub fn new(identity: impl Into<String>, lease_timings: LeaseTimings) -> Self {
+        Self { identity: identity.into(), lease_timings, seen: None, holder: String::new(), leads_until: None }
     }
 
     /// What to do about the lease that was read at `now`; none where it does not exist.
@@ -101,15 +101,15 @@ impl Election {
         }
         self.leads_until = None;
         let expired = now.saturating_sub(first_seen) >= lease.duration;
-        if lease.holder.is_empty() || expired { Step::Take } else { Step::Wait }
+        if lease.holder.is_empty() || expired { Step::Acquire } else { Step::Wait }
     }
 
     /// The lease was written as ours by a request that was sent at `sent`. Only that moment counts: the answer may
     /// have been long on its way.
-    pub fn wrote(&mut self, version: &str, sent: Duration) {
+    pub fn record_write(&mut self, version: &str, sent: Duration) {
         self.holder.clone_from(&self.identity);
         self.seen = Some((version.to_owned(), sent));
-        self.leads_until = Some(sent + self.terms.deadline);
+        self.leads_until = Some(sent + self.lease_timings.deadline);
     }
 
     /// Until when this candidate leads; none while it does not.
@@ -129,8 +129,11 @@ mod tests {
 
     use super::*;
 
-    const TERMS: Terms =
-        Terms { duration: Duration::from_secs(6), deadline: Duration::from_secs(4), retry: Duration::from_secs(2) };
+    const TIMINGS: LeaseTimings = LeaseTimings {
+        duration: Duration::from_secs(6),
+        deadline: Duration::from_secs(4),
+        retry: Duration::from_secs(2),
+    };
 
     fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_keeps_changing_is_left_alone() {
-        let mut b = Election::new("b", TERMS);
+        let mut b = Election::new("b", TIMINGS);
         for second in 0..100 {
             assert_eq!(b.step(Some(lease("a", &second.to_string())), s(second)), Step::Wait);
         }
@@ -151,11 +154,11 @@ mod tests {
 
     #[test]
     fn a_lease_that_stands_still_is_taken_after_its_duration() {
-        let mut b = Election::new("b", TERMS);
+        let mut b = Election::new("b", TIMINGS);
         assert_eq!(b.step(Some(lease("a", "1")), s(10)), Step::Wait);
         assert_eq!(b.step(Some(lease("a", "1")), s(15)), Step::Wait);
-        assert_eq!(b.step(Some(lease("a", "1")), s(16)), Step::Take);
-        b.wrote("2", s(16));
+        assert_eq!(b.step(Some(lease("a", "1")), s(16)), Step::Acquire);
+        b.record_write("2", s(16));
         assert_eq!(b.leads_until(), Some(s(20)));
         assert_eq!(b.step(Some(lease("b", "2")), s(18)), Step::Renew);
         assert_eq!(b.step(Some(lease("a", "3")), s(19)), Step::Wait);
@@ -164,17 +167,17 @@ mod tests {
 
     #[test]
     fn a_released_lease_is_taken_at_once() {
-        let mut b = Election::new("b", TERMS);
+        let mut b = Election::new("b", TIMINGS);
         assert_eq!(b.step(None, s(0)), Step::Create);
-        assert_eq!(b.step(Some(lease("", "1")), s(0)), Step::Take);
+        assert_eq!(b.step(Some(lease("", "1")), s(0)), Step::Acquire);
     }
 
     #[test]
     fn terms_that_let_two_lead_are_refused() {
-        assert!(TERMS.check().is_ok());
-        assert!(Terms { deadline: s(6), ..TERMS }.check().is_err());
-        assert!(Terms { retry: s(4), ..TERMS }.check().is_err());
-        assert!(Terms { retry: s(0), ..TERMS }.check().unwrap_err().to_string().contains("0 seconds"));
+        assert!(TIMINGS.check().is_ok());
+        assert!(LeaseTimings { deadline: s(6), ..TIMINGS }.check().is_err());
+        assert!(LeaseTimings { retry: s(4), ..TIMINGS }.check().is_err());
+        assert!(LeaseTimings { retry: s(0), ..TIMINGS }.check().unwrap_err().to_string().contains("0 seconds"));
     }
 
     proptest! {
@@ -186,7 +189,7 @@ mod tests {
             moves in prop::collection::vec((0usize..3, 0u64..3000), 1..300),
         ) {
             let names = ["a", "b", "c"];
-            let mut candidates = names.map(|name| Election::new(name, TERMS));
+            let mut candidates = names.map(|name| Election::new(name, TIMINGS));
             let mut writes: [Option<(u64, u64)>; 3] = [None; 3];
             let (mut holder, mut version, mut time) = ("", 0u64, 0u64);
             for (who, pause) in moves {
@@ -195,7 +198,7 @@ mod tests {
                 match writes[who].take() {
                     Some((read, sent)) if read == version => {
                         (holder, version) = (names[who], version + 1);
-                        candidates[who].wrote(&version.to_string(), clock(sent, who));
+                        candidates[who].record_write(&version.to_string(), clock(sent, who));
                     }
                     Some(_) => {}
                     None => {

@@ -8,8 +8,8 @@ use std::{
 use clap::{ArgAction, Args, Command, FromArgMatches};
 use holdfast_controller::Settings;
 use holdfast_core::{
-    collect::{Policy, Rests},
-    election::Terms,
+    collect::{Cooldowns, Policy},
+    election::LeaseTimings,
 };
 
 use super::{CommonArgs, Conf};
@@ -88,7 +88,7 @@ impl ControllerArgs {
     /// What the controller works by.
     pub fn settings(&self, conf: &Conf) -> anyhow::Result<Settings> {
         let seconds = Duration::from_secs;
-        let terms = Terms {
+        let lease_timings = LeaseTimings {
             duration: seconds(self.lease_seconds),
             deadline: seconds(self.renew_deadline_seconds),
             retry: seconds(self.retry_seconds),
@@ -98,22 +98,22 @@ impl ControllerArgs {
             stateless_on_ready_node: self.stateless_on_ready_node,
             stateless_on_not_ready_node: self.stateless_on_not_ready_node,
             delay: seconds(self.grace_delay_seconds),
-            on_timeout: conf.stateful_set.on_terminating_timeout.into(),
+            on_timeout: conf.stateful_set.on_terminating_timeout,
         };
-        let rests = Rests {
+        let cooldowns = Cooldowns {
             unlisted: seconds(self.unlisted_rest_seconds),
             orphaned: seconds(self.orphaned_rest_seconds),
             released: seconds(self.released_rest_seconds),
         };
         Ok(Settings {
             collect: self.collect,
-            rests,
+            cooldowns,
             policy,
             stateful_set: conf.enable_stateful_set,
             full_scan: seconds(self.full_scan_seconds.max(1)),
             identity: self.identity(),
             namespace: self.pod_namespace.clone(),
-            terms: terms.check()?,
+            lease_timings: lease_timings.check()?,
         })
     }
 
@@ -165,7 +165,7 @@ mod tests {
     fn defaults_are_spiderpools() {
         let settings = settings(&[]).unwrap();
         assert_eq!(settings.policy, Policy::default());
-        assert_eq!(settings.rests, Rests::default());
+        assert_eq!(settings.cooldowns, Cooldowns::default());
         assert!(settings.collect && settings.stateful_set);
         assert_eq!(settings.full_scan, Duration::from_secs(600));
     }

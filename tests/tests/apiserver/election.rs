@@ -51,9 +51,9 @@ async fn another_takes_over_within_seconds() -> Result<()> {
     let after_stop = leads(&world, "three").await?;
     println!(
         "a lease of {:?}: taken {after_death:?} after a death, {after_stop:?} after a stop",
-        settings().terms.duration
+        settings().lease_timings.duration
     );
-    assert!(after_stop < settings().terms.duration);
+    assert!(after_stop < settings().lease_timings.duration);
     three.stop().await;
     assert_eq!(leader(&world).await?.as_deref(), Some(""));
     Ok(())

@@ -15,8 +15,8 @@ use holdfast_api::{
 };
 use holdfast_controller::{Controller, ControllerMetrics, Settings, Vitals};
 use holdfast_core::{
-    collect::{Policy, Rests},
-    election::Terms,
+    collect::{Cooldowns, Policy},
+    election::LeaseTimings,
     id::{Generation, PodName},
 };
 use jiff::Timestamp;
@@ -44,13 +44,13 @@ pub(crate) fn settings() -> Settings {
     let seconds = Duration::from_secs;
     Settings {
         collect: true,
-        rests: Rests { unlisted: seconds(3), orphaned: seconds(1), released: seconds(1) },
+        cooldowns: Cooldowns { unlisted: seconds(3), orphaned: seconds(1), released: seconds(1) },
         policy: Policy { delay: seconds(1), ..Policy::default() },
         stateful_set: true,
         full_scan: seconds(600),
         identity: "one".to_owned(),
         namespace: "default".to_owned(),
-        terms: Terms { duration: seconds(3), deadline: seconds(2), retry: seconds(1) },
+        lease_timings: LeaseTimings { duration: seconds(3), deadline: seconds(2), retry: seconds(1) },
     }
 }
 

@@ -6,7 +6,7 @@ use super::left;
 
 /// How long things rest. Measured by the observer's own clock that only runs forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rests {
+pub struct Cooldowns {
     /// How long a claim may stand that no endpoint lists: an ADD between its two writes is in order.
     pub unlisted: Duration,
     /// The same where there is no pod of the endpoint's name, so that no ADD can be under way that succeeds.
@@ -15,7 +15,7 @@ pub struct Rests {
     pub released: Duration,
 }
 
-impl Default for Rests {
+impl Default for Cooldowns {
     fn default() -> Self {
         Self { unlisted: Duration::from_secs(60), orphaned: Duration::from_secs(5), released: Duration::from_secs(30) }
     }
@@ -48,14 +48,14 @@ pub enum ClaimVerdict {
 }
 
 /// Judges a claim.
-pub fn judge_claim(claim: &ClaimFacts, rests: &Rests) -> ClaimVerdict {
+pub fn judge_claim(claim: &ClaimFacts, cooldowns: &Cooldowns) -> ClaimVerdict {
     let (rest, after) = match (claim.released, claim.listed) {
         (false, true) => return ClaimVerdict::Keep,
         // Marked and listed again: the mark goes at once.
         (true, true) => return ClaimVerdict::Finish,
-        (false, false) if claim.pod => (rests.unlisted, ClaimVerdict::Mark),
-        (false, false) => (rests.orphaned.min(rests.unlisted), ClaimVerdict::Mark),
-        (true, false) => (rests.released, ClaimVerdict::Finish),
+        (false, false) if claim.pod => (cooldowns.unlisted, ClaimVerdict::Mark),
+        (false, false) => (cooldowns.orphaned.min(cooldowns.unlisted), ClaimVerdict::Mark),
+        (true, false) => (cooldowns.released, ClaimVerdict::Finish),
     };
     left(rest, claim.seen_for).map_or(after, ClaimVerdict::Wait)
 }

@@ -28,7 +28,7 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn terminating(seen_for: u64) -> PodFacts<'static> {
-    PodFacts { terminating: Some(Ending { seen_for: s(seen_for), grace: s(30) }), ..POD }
+    PodFacts { terminating: Some(Termination { seen_for: s(seen_for), grace: s(30) }), ..POD }
 }
 
 #[test]
@@ -40,7 +40,8 @@ fn pods_of_no_set_take_their_addresses_along() {
 
 #[test]
 fn a_finished_pod_uses_its_address_until_its_sandbox_is_gone() {
-    let finished = |seen_for| Some(PodFacts { finished: Some(Ending { seen_for: s(seen_for), grace: s(30) }), ..POD });
+    let finished =
+        |seen_for| Some(PodFacts { finished: Some(Termination { seen_for: s(seen_for), grace: s(30) }), ..POD });
     let unbound = EndpointFacts { bound: false, ..PLAIN };
     assert_eq!(judge(&unbound, finished(0), None), Verdict::Release(Reason::PodFinished));
     assert_eq!(judge(&PLAIN, finished(1), None), Verdict::Wait(s(34)));
@@ -115,12 +116,13 @@ fn scaling_down_frees_the_ordinals_outside() {
 
 #[test]
 fn claims_rest_before_they_go() {
-    let rests = Rests::default();
+    let cooldowns = Cooldowns::default();
     let claim = |released, listed, seconds| {
-        judge_claim(&ClaimFacts { released, listed, pod: true, seen_for: s(seconds) }, &rests)
+        judge_claim(&ClaimFacts { released, listed, pod: true, seen_for: s(seconds) }, &cooldowns)
     };
-    let orphan =
-        |seconds| judge_claim(&ClaimFacts { released: false, listed: false, pod: false, seen_for: s(seconds) }, &rests);
+    let orphan = |seconds| {
+        judge_claim(&ClaimFacts { released: false, listed: false, pod: false, seen_for: s(seconds) }, &cooldowns)
+    };
     assert_eq!(orphan(4), ClaimVerdict::Wait(s(1)));
     assert_eq!(orphan(5), ClaimVerdict::Mark);
     assert_eq!(claim(false, true, 1000), ClaimVerdict::Keep);
@@ -179,7 +181,7 @@ fn retained_addresses_outlive_a_smaller_set() {
 
 #[test]
 fn sightings_count_from_the_last_change() {
-    let mut seen = Sightings::default();
+    let mut seen = FirstSeen::default();
     assert_eq!(seen.seen_for("a", 1, s(10)), s(0));
     assert_eq!(seen.seen_for("a", 1, s(14)), s(4));
     assert_eq!(seen.seen_for("a", 2, s(15)), s(0));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use holdfast_core::collect::{
-    ClaimFacts, ClaimVerdict, Ending, EndpointFacts, NodeFacts, PodFacts, Policy, Reason, Rests, SetFacts, SetKey,
-    Sightings, Verdict, judge, judge_claim,
+    ClaimFacts, ClaimVerdict, Cooldowns, EndpointFacts, FirstSeen, NodeFacts, PodFacts, Policy, Reason, SetFacts,
+    SetKey, Termination, Verdict, judge, judge_claim,
 };
 
 use crate::world::{
@@ -55,11 +55,11 @@ enum Task {
 #[derive(Default)]
 pub(crate) struct Collector {
     tasks: Vec<Task>,
-    vacant: Sightings<usize, u32>,
-    terminating: Sightings<usize, u32>,
-    finished: Sightings<usize, u32>,
-    lost_nodes: Sightings<usize, ()>,
-    claims: Sightings<usize, (u32, bool, bool)>,
+    vacant: FirstSeen<usize, u32>,
+    terminating: FirstSeen<usize, u32>,
+    finished: FirstSeen<usize, u32>,
+    lost_nodes: FirstSeen<usize, ()>,
+    claims: FirstSeen<usize, (u32, bool, bool)>,
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -69,8 +69,11 @@ fn seconds(seconds: u64) -> Duration {
 /// How many tasks are under way at most before it looks again.
 const BUSY: usize = 12;
 
-const RESTS: Rests =
-    Rests { unlisted: Duration::from_secs(20), orphaned: Duration::from_secs(5), released: Duration::from_secs(10) };
+const COOLDOWNS: Cooldowns = Cooldowns {
+    unlisted: Duration::from_secs(20),
+    orphaned: Duration::from_secs(5),
+    released: Duration::from_secs(10),
+};
 
 impl Collector {
     /// One step, or a crash that loses everything it knew.
@@ -150,7 +153,7 @@ impl Collector {
         let listed = shown.endpoints[claim.owner].is_some_and(|endpoint| endpoint.address == address);
         let pod = shown.pods[claim.owner].is_some();
         let seen_for = self.claims.seen_for(address, (claim.version, listed, pod), seconds(world.now));
-        match judge_claim(&ClaimFacts { released: claim.released, listed, pod, seen_for }, &RESTS) {
+        match judge_claim(&ClaimFacts { released: claim.released, listed, pod, seen_for }, &COOLDOWNS) {
             ClaimVerdict::Mark => self.tasks.push(Task::Mark { name: claim.owner, address }),
             ClaimVerdict::Finish => self.tasks.push(Task::Finish { address, claim }),
             ClaimVerdict::Keep | ClaimVerdict::Wait(_) => {}
@@ -255,8 +258,8 @@ fn verdict(
     let there_uid = pod.map(|pod| uid(pod.uid)).unwrap_or_default();
     let pod = pod.map(|pod| PodFacts {
         uid: &there_uid,
-        finished: pod.finished.map(|_| Ending { seen_for: times.finished, grace: seconds(GRACE) }),
-        terminating: pod.terminating.map(|_| Ending { seen_for: times.terminating, grace: seconds(GRACE) }),
+        finished: pod.finished.map(|_| Termination { seen_for: times.finished, grace: seconds(GRACE) }),
+        terminating: pod.terminating.map(|_| Termination { seen_for: times.terminating, grace: seconds(GRACE) }),
         node: match objects.nodes[pod.node] {
             Some(true) => NodeFacts::Ready,
             Some(false) => NodeFacts::NotReady,

@@ -8,15 +8,15 @@ use std::{
 
 /// What each key was last seen as, and since when. Times are since any fixed moment of one clock that only runs forward.
 #[derive(Debug, Clone)]
-pub struct Sightings<K, S>(HashMap<K, (S, Duration)>);
+pub struct FirstSeen<K, S>(HashMap<K, (S, Duration)>);
 
-impl<K, S> Default for Sightings<K, S> {
+impl<K, S> Default for FirstSeen<K, S> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Hash + Eq, S: PartialEq> Sightings<K, S> {
+impl<K: Hash + Eq, S: PartialEq> FirstSeen<K, S> {
     /// For how long `key` has been seen as `state`, which it is now.
     pub fn seen_for(&mut self, key: K, state: S, now: Duration) -> Duration {
         match self.0.entry(key) {
