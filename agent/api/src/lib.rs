@@ -4,6 +4,7 @@
 //! ippool, endpoint, reserved, claim   the kinds, as Rust types; `crds` turns them into manifests
 //! annotations, labels, owner          what is read from, and written on, pods and namespaces
 //! store                               reads and compare-and-swap writes; nothing else writes to the API server
+//! event_recorder                      Kubernetes events: a bounded queue and the task that writes it
 //! ```
 
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@ pub mod annotations;
 pub mod claim;
 pub mod crds;
 pub mod endpoint;
+pub mod event_recorder;
 pub mod ippool;
 pub mod labels;
 pub mod owner;

@@ -99,6 +99,11 @@ impl Store {
         if self.gate.is_open() { Ok(()) } else { Err(StoreError::NotLeading { what: what() }) }
     }
 
+    /// Returns whether this store may write now.
+    pub fn may_write(&self) -> bool {
+        self.permit.holds()
+    }
+
     /// The client, for watches and events.
     pub fn client(&self) -> &Client {
         &self.client
