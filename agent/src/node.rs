@@ -13,7 +13,7 @@ mod cni_request;
 mod del;
 mod driver;
 mod error;
-mod people;
+mod event_recorder;
 mod pod_locks;
 mod pod_netns;
 mod reconcile;
@@ -32,6 +32,7 @@ use std::{
 use cni_request::CniRequest;
 use driver::Attachment;
 use error::NodeError;
+use holdfast_api::event_recorder::{EventRateLimit, EventRecorder};
 use holdfast_cni::{AddResult, CniError, Interface, Invocation, IpConfig, Plugin, Route, code};
 use holdfast_core::{
     binding::{Bindings, Event, LinkOwner},
@@ -43,7 +44,6 @@ use holdfast_guard::{Datapath, DatapathError, GuardMetrics};
 use holdfast_ipam::{IpAllocation, Ipam};
 use holdfast_net::{Network, PodAddress, PodLink, PodNet};
 use ipnet::IpNet;
-use people::People;
 use pod_locks::PodLocks;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -78,7 +78,8 @@ pub struct Attach {
     /// Whose links are. Those on the node say it themselves too, at the cost of a list.
     attachments: Arc<Mutex<HashMap<IfIndex, Attachment>>>,
     sandboxes: Arc<Sandboxes>,
-    people: Arc<People>,
+    events: EventRecorder,
+    event_limit: Arc<Mutex<EventRateLimit>>,
     /// A comparison is wanted before its time.
     wanted: Arc<Notify>,
     started: Instant,
@@ -89,8 +90,7 @@ pub struct Attach {
 
 impl Attach {
     /// The verbs over `ipam`, `network` and `datapath`. What the guard enforces already is taken over.
-    pub fn new(ipam: Ipam, network: Network, guard: Guard, client: kube::Client) -> Result<Self, DatapathError> {
-        let node = ipam.node().to_owned();
+    pub fn new(ipam: Ipam, network: Network, guard: Guard, events: EventRecorder) -> Result<Self, DatapathError> {
         let attach = Self {
             ipam,
             network,
@@ -101,7 +101,8 @@ impl Attach {
             bindings: Arc::default(),
             attachments: Arc::default(),
             sandboxes: Arc::default(),
-            people: Arc::new(People::new(client, node)),
+            events,
+            event_limit: Arc::default(),
             wanted: Arc::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),

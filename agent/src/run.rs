@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use holdfast_api::store::Store;
+use holdfast_api::{event_recorder::EventRecorder, store::Store};
 use holdfast_controller::{Controller, ControllerMetrics};
 use holdfast_guard::{Datapath, GuardMetrics};
 use holdfast_ipam::{Ipam, IpamMetrics, PoolCache};
@@ -88,7 +88,7 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
         ipam,
         network.clone(),
         Guard { datapath: datapath.clone(), mode: conf.guard_mode, metrics: guard.clone() },
-        store.client().clone(),
+        event_recorder(&store, &args.node, &mut tasks.following),
     )?;
 
     let following = &mut tasks.following;
@@ -114,6 +114,18 @@ pub async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     }
     tracing::info!(node = args.node, socket = %socket.display(), "the agent serves");
     until_stopped(tasks, &stop, async move { attach.drain().await }).await
+}
+
+/// Returns the agent's event recorder, whose events a task of its own writes.
+fn event_recorder(store: &Store, node: &str, following: &mut JoinSet<Outcome>) -> EventRecorder {
+    let dropped = || tracing::warn!("a Kubernetes event was dropped: too many wait to be written");
+    let (recorder, queue) = EventRecorder::new(dropped);
+    let (store, node) = (store.clone(), node.to_owned());
+    following.spawn(async move {
+        queue.write(store, "holdfast-agent", &node).await;
+        bail!("the writer of Kubernetes events ended")
+    });
+    recorder
 }
 
 /// Serves health and metrics, and metrics alone where a scraper from outside was let in.

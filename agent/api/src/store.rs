@@ -101,7 +101,7 @@ impl Store {
 
     /// Returns whether this store may write now.
     pub fn may_write(&self) -> bool {
-        self.permit.holds()
+        self.gate.is_open()
     }
 
     /// The client, for watches and events.

@@ -202,9 +202,10 @@ impl Controller {
     ) -> Self {
         let caches = Caches::start(watches, tasks);
         let gate = WriteGate::closed();
-        let report = Report::start(store.client(), &settings.identity, gate.clone(), metrics.clone(), tasks);
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
-        let candidate = Candidate::new(leases, &settings.identity, settings.lease_timings, gate.clone());
+        let store = store.with_write_gate(gate.clone());
+        let report = Report::start(store.clone(), &settings.identity, metrics.clone(), tasks);
+        let candidate = Candidate::new(leases, &settings.identity, settings.lease_timings, gate);
         let vitals = Vitals {
             synced: watch::Sender::new(false),
             leadership: candidate.leadership(),
@@ -212,7 +213,7 @@ impl Controller {
             due: Mutex::default(),
         };
         Self {
-            store: store.with_write_gate(gate),
+            store,
             caches,
             settings,
             metrics,

@@ -1,26 +1,19 @@
 //! Each decision, told three ways: a log line, a Kubernetes event, a count. All carry the reason's name.
 
-use std::{fmt::Display, net::IpAddr, time::Duration};
+use std::{fmt::Display, net::IpAddr};
 
-use holdfast_api::store::{StoreError, WriteGate};
+use holdfast_api::{
+    event_recorder::{EventRecorder, EventType},
+    store::{Store, StoreError},
+};
 use holdfast_core::{collect::Reason, id::PodName};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    runtime::events::{Event, EventType, Recorder, Reporter},
-};
-use tokio::sync::mpsc;
 
 use crate::metrics::ControllerMetrics;
 
-/// Events that wait to be written. Collecting goes before telling: what does not fit is dropped and counted.
-const WAITING: usize = 256;
-/// Between two events: thousands of them would cost an API server as much as the collection that they tell of.
-const BETWEEN: Duration = Duration::from_millis(50);
-
 #[derive(Clone)]
 pub(super) struct Report {
-    events: mpsc::Sender<(Event, ObjectReference)>,
+    events: EventRecorder,
     metrics: ControllerMetrics,
 }
 
@@ -28,28 +21,16 @@ impl Report {
     /// A report whose events are written by a task of its own, one after the other: they must not crowd out the
     /// collector's writes. Those of a leader that leads no more are not written: what they say may be another's to tell.
     pub(super) fn start(
-        client: &Client,
+        store: Store,
         instance: &str,
-        gate: WriteGate,
         metrics: ControllerMetrics,
         tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
     ) -> Self {
-        let reporter = Reporter { controller: "holdfast-controller".to_owned(), instance: Some(instance.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
-        let (events, mut waiting) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
         let dropped = metrics.clone();
+        let (events, queue) = EventRecorder::new(move || dropped.event_dropped());
+        let instance = instance.to_owned();
         tasks.spawn(async move {
-            while let Some((event, about)) = waiting.recv().await {
-                if !gate.is_open() {
-                    dropped.event_dropped();
-                    continue;
-                }
-                // A namespace that is going takes no new events.
-                if let Err(error) = recorder.publish(&event, &about).await {
-                    tracing::debug!(reason = event.reason, %error, "an event was not written");
-                }
-                tokio::time::sleep(BETWEEN).await;
-            }
+            queue.write(store, "holdfast-controller", &instance).await;
             Ok(())
         });
         Self { events, metrics }
@@ -121,15 +102,6 @@ impl Report {
     }
 
     fn send(&self, type_: EventType, about: ObjectReference, action: &str, reason: Reason, note: String) {
-        let event = Event {
-            type_,
-            reason: reason.as_str().to_owned(),
-            note: Some(note),
-            action: action.to_owned(),
-            secondary: None,
-        };
-        if self.events.try_send((event, about)).is_err() {
-            self.metrics.event_dropped();
-        }
+        self.events.record(about, type_, reason.as_str(), action, note);
     }
 }

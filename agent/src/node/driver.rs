@@ -4,12 +4,13 @@
 //! ADD, DEL, adoption ──┐                      ┌─▶ datapath: current, stale
 //! guard's events ──────┼─▶ Bindings::step ────┼─▶ look: live reads, in the pod's lock ─▶ Found ─▶ (again)
 //! sandbox deaths ──────┘                      ├─▶ records: rebind, collect
-//!                                             └─▶ people: Kubernetes events
+//!                                             └─▶ event_recorder: Kubernetes events
 //! ```
 
 use std::{collections::HashMap, net::IpAddr, sync::MutexGuard};
 
 use holdfast_abi::Counter;
+use holdfast_api::event_recorder::EventType;
 use holdfast_core::{
     binding::{Action, Bindings, Event, LinkOwner, Observation, RecordedHolder, State, Violation},
     guard_mode::GuardMode,
@@ -18,7 +19,6 @@ use holdfast_core::{
 use holdfast_guard::{BindingEntry, BindingState, DatapathError, EventKind, GuardEvent, Link, LinkInfo};
 use holdfast_ipam::{HolderLocation, PodRecord, SANDBOX_DIED};
 use holdfast_net::HostLink;
-use kube::runtime::events::EventType;
 
 use super::{Attach, NodeError, cni_request::CniRequest};
 use crate::node::sandbox::{self, SandboxState};
@@ -224,7 +224,7 @@ impl Attach {
             }
             Action::Report { link, address, report } => {
                 if let Some(seen) = seen {
-                    self.tell(link, address, report, seen).await;
+                    self.record_violation(link, address, report, seen).await;
                 }
             }
         }
@@ -338,7 +338,7 @@ impl Attach {
         self.metrics.rebound("Rebound");
         let note =
             format!("container {} holds the pod's addresses now, at generation {generation}", attachment.container);
-        self.tell_pod(&attachment.pod, EventType::Normal, "AddressRebound", "Rebind", &note).await;
+        self.events.record_for_pod(&attachment.pod, EventType::Normal, "AddressRebound", "Rebind", note);
         self.bind_link(link, owner, generation, listed.iter().copied())?;
         self.readvertise(link, listed).await
     }
