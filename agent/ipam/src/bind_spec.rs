@@ -7,11 +7,10 @@ use std::{
 };
 
 use holdfast_api::{
-    annotations::{DEFAULT_ROUTE_NIC, GUARD, IPPOOLS, RETAIN, ROUTES},
+    annotations::{self, DEFAULT_ROUTE_NIC, IPPOOLS, RETAIN},
     endpoint::{EndpointIp, HolderState, SpiderEndpoint},
     ippool::Route,
     owner::Owner,
-    retain::parse_retain,
 };
 use holdfast_core::{guard_mode::GuardMode, pool::Family};
 use ipnet::IpNet;
@@ -21,7 +20,7 @@ use kube::ResourceExt;
 
 use super::{BindRequest, IpAllocation, IpamError, Settings};
 use crate::{
-    pool_selection::{ChoiceError, PoolSelection, PoolSource},
+    pool_selection::{PoolSelection, PoolSource},
     pools::{CachedPool, PodContext, PoolCache},
     static_ips,
 };
@@ -78,30 +77,26 @@ impl<'a> BindSpec<'a> {
     ) -> Result<Self, IpamError> {
         let annotations = pod.annotations();
         let namespace = namespace.unwrap_or_default();
-        let wrong = |source| IpamError::Choice { pod: request.pod.clone(), source };
+        let wrong = |source| IpamError::Annotation { pod: request.pod.clone(), source };
         let selection = PoolSelection::of(annotations, namespace.annotations(), &request.conf.ipam, &request.interface)
             .map_err(wrong)?;
         let elsewhere = annotations.get(DEFAULT_ROUTE_NIC).is_some_and(|nic| nic != request.interface.as_str());
         let owner = Owner::of(pod);
-        let retain = annotations.get(RETAIN).map(|text| parse_retain(text).map(|_| text.clone())).transpose();
-        let retain = retain.map_err(|error| {
-            let (annotation, expected) = (RETAIN, "a time like 24h");
-            wrong(ChoiceError::Malformed { annotation, expected, why: error.to_string() })
-        })?;
+        annotations::retain(annotations).map_err(wrong)?;
         Ok(Self {
             request,
             settings,
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             fixed: static_ips::addresses(annotations, &request.pod, &owner).map_err(wrong)?,
-            retain,
+            retain: annotations.get(RETAIN).cloned(),
             owner,
             clean_gateway: elsewhere || selection.clean_gateway.unwrap_or_else(|| request.conf.clean_gateway()),
             selection,
             pod_labels: pod.labels(),
             namespace_labels: namespace.labels().clone(),
             node_labels: BTreeMap::new(),
-            mode: annotations.get(GUARD).map(|text| parse_mode(text)).transpose().map_err(wrong)?,
-            routes: annotations.get(ROUTES).map_or(Ok(Vec::new()), |text| parse_routes(text)).map_err(wrong)?,
+            mode: annotations::guard_mode(annotations).map_err(wrong)?,
+            routes: annotations::routes(annotations).map_err(wrong)?,
         })
     }
 
@@ -253,28 +248,6 @@ impl<'a> BindSpec<'a> {
         let displaced = listed.iter().copied().filter(|address| !written.lists(*address)).collect();
         IpAllocation { ip: ip.unwrap_or_default(), generation: current.generation, mode: self.mode, displaced }
     }
-}
-
-fn parse_mode(text: &str) -> Result<GuardMode, ChoiceError> {
-    text.parse().map_err(|()| ChoiceError::Malformed {
-        annotation: GUARD,
-        expected: "enforce or observe",
-        why: format!("it is {text:?}"),
-    })
-}
-
-fn parse_routes(text: &str) -> Result<Vec<Route>, ChoiceError> {
-    let malformed = |why| ChoiceError::Malformed {
-        annotation: ROUTES,
-        expected: r#"a list like [{"dst":"10.0.0.0/8","gw":"172.22.0.9"}]"#,
-        why,
-    };
-    let routes: Vec<Route> = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
-    for route in &routes {
-        route.dst.parse::<IpNet>().map_err(|_| malformed(format!("dst {:?} is no network", route.dst)))?;
-        route.gw.parse::<IpAddr>().map_err(|_| malformed(format!("gw {:?} is no address", route.gw)))?;
-    }
-    Ok(routes)
 }
 
 #[cfg(test)]

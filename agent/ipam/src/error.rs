@@ -2,13 +2,13 @@
 
 use std::{fmt, net::IpAddr};
 
-use holdfast_api::store::StoreError;
+use holdfast_api::{annotations::AnnotationError, store::StoreError};
 use holdfast_core::{
     id::{IfName, PodName},
     pool::Family,
 };
 
-use crate::{pool_selection::ChoiceError, pools::NoPool};
+use crate::pools::NoPool;
 
 /// A family whose pools are used up.
 #[derive(Debug)]
@@ -62,11 +62,11 @@ pub enum IpamError {
     },
     /// An annotation cannot be used.
     #[error("pod {pod}: {source}")]
-    Choice {
+    Annotation {
         /// The pod's name.
         pod: PodName,
         /// What is wrong.
-        source: ChoiceError,
+        source: AnnotationError,
     },
     /// No pool may be used.
     #[error("pod {pod}, interface {interface}: {}", listing(.reasons))]
@@ -143,7 +143,7 @@ impl IpamError {
             Self::Contended(_) => ErrorClass::Contended,
             Self::NoPod(_) => ErrorClass::PodNotFound,
             Self::StalePod { .. } | Self::OtherNode { .. } => ErrorClass::Stale,
-            Self::Choice { .. } => ErrorClass::InvalidAnnotation,
+            Self::Annotation { .. } => ErrorClass::InvalidAnnotation,
             Self::NoPool { .. } | Self::NoDefault { .. } => ErrorClass::NoPool,
             Self::Static { .. } => ErrorClass::StaticIpUnavailable,
             Self::Exhausted { .. } => ErrorClass::Exhausted,

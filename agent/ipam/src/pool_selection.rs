@@ -1,35 +1,10 @@
 //! Which pools a pod asked for. The first source that is present replaces all below it: pod annotation
 //! `ippools` > pod annotation `ippool` > namespace annotations > CNI configuration > pools marked `default`.
 
-use std::collections::BTreeMap;
-
-use holdfast_api::annotations::{IPPOOL, IPPOOLS, NAMESPACE_IPV4, NAMESPACE_IPV6};
+use holdfast_api::annotations::{self, AnnotationError, Annotations, IPPOOL, IPPOOLS, NAMESPACE_IPV4, NAMESPACE_IPV6};
 use holdfast_cni::Ipam;
 use holdfast_core::{id::IfName, pool::Family};
 use serde::Deserialize;
-
-/// An annotation that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChoiceError {
-    /// Not the JSON that it should be.
-    #[error("the annotation {annotation} is not {expected}: {why}")]
-    Malformed {
-        /// Its name.
-        annotation: &'static str,
-        /// What it should look like.
-        expected: &'static str,
-        /// What the parser says.
-        why: String,
-    },
-    /// `ippools` without an entry for the interface.
-    #[error("the annotation {IPPOOLS} has no entry for interface {interface}: {why}")]
-    NoEntry {
-        /// The interface.
-        interface: String,
-        /// What it has instead.
-        why: String,
-    },
-}
 
 /// Where pool names came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +51,6 @@ struct Entry {
     cleangateway: Option<bool>,
 }
 
-type Annotations = BTreeMap<String, String>;
-
 impl PoolSelection {
     /// What `pod`, `namespace` (their annotations) and the CNI configuration say for `interface`.
     pub fn of(
@@ -85,18 +58,18 @@ impl PoolSelection {
         namespace: &Annotations,
         conf: &Ipam,
         interface: &IfName,
-    ) -> Result<Self, ChoiceError> {
-        if let Some(text) = pod.get(IPPOOLS) {
-            return Self::from_ippools(text, interface);
+    ) -> Result<Self, AnnotationError> {
+        let expected = r#"a list like [{"interface":"eth0","ipv4":["pool"],"ipv6":["pool"]}]"#;
+        if let Some(entries) = annotations::json(pod, IPPOOLS, expected)? {
+            return Self::from_ippools(entries, interface);
         }
-        if let Some(text) = pod.get(IPPOOL) {
-            let expected = r#"an object like {"ipv4":["pool"],"ipv6":["pool"]}"#;
-            let entry: Entry = parse(IPPOOL, expected, text)?;
+        let expected = r#"an object like {"ipv4":["pool"],"ipv6":["pool"]}"#;
+        if let Some(entry) = annotations::json(pod, IPPOOL, expected)? {
             return Ok(Self { clean_gateway: None, ..Self::from_entry(PoolSource::Pod(IPPOOL), entry) });
         }
-        let names = |annotation| -> Result<Vec<String>, ChoiceError> {
+        let names = |annotation| -> Result<Vec<String>, AnnotationError> {
             let expected = r#"a list like ["pool-a","pool-b"]"#;
-            namespace.get(annotation).map_or(Ok(Vec::new()), |text| parse(annotation, expected, text))
+            Ok(annotations::json(namespace, annotation, expected)?.unwrap_or_default())
         };
         let (ipv4, ipv6) = (names(NAMESPACE_IPV4)?, names(NAMESPACE_IPV6)?);
         if !ipv4.is_empty() || !ipv6.is_empty() {
@@ -108,10 +81,9 @@ impl PoolSelection {
         Ok(Self { source, ipv4, ipv6, clean_gateway: None })
     }
 
-    fn from_ippools(text: &str, interface: &IfName) -> Result<Self, ChoiceError> {
-        let expected = r#"a list like [{"interface":"eth0","ipv4":["pool"],"ipv6":["pool"]}]"#;
-        let entries: Vec<Entry> = parse(IPPOOLS, expected, text)?;
-        let missing = |why: String| ChoiceError::NoEntry { interface: interface.to_string(), why };
+    fn from_ippools(entries: Vec<Entry>, interface: &IfName) -> Result<Self, AnnotationError> {
+        let missing =
+            |why: String| AnnotationError::NoEntry { annotation: IPPOOLS, interface: interface.to_string(), why };
         let named: Vec<_> = entries.iter().filter_map(|entry| entry.interface.as_deref()).collect();
         if !named.is_empty() && named.len() < entries.len() {
             return Err(missing("the interface has to be named in all entries or in none".to_owned()));
@@ -164,14 +136,6 @@ fn position_of(interface: &IfName) -> Option<usize> {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(
-    annotation: &'static str,
-    expected: &'static str,
-    text: &'a str,
-) -> Result<T, ChoiceError> {
-    serde_json::from_str(text).map_err(|error| ChoiceError::Malformed { annotation, expected, why: error.to_string() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +149,7 @@ mod tests {
         namespace: &[(&str, &str)],
         conf: &Ipam,
         interface: &str,
-    ) -> Result<PoolSelection, ChoiceError> {
+    ) -> Result<PoolSelection, AnnotationError> {
         PoolSelection::of(&annotations(pod), &annotations(namespace), conf, &interface.parse().unwrap())
     }
 

@@ -1,30 +1,24 @@
 //! Addresses that a StatefulSet's author fixed for its ordinals.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
+use std::{collections::HashMap, net::IpAddr};
+
+use holdfast_api::{
+    annotations::{self, AnnotationError, Annotations, STATIC_IPS},
+    owner::Owner,
 };
-
-use holdfast_api::{annotations::STATIC_IPS, owner::Owner};
 use holdfast_core::id::{PodName, ordinal};
-
-use crate::pool_selection::ChoiceError;
 
 /// The addresses that are fixed for `pod`. Empty where nothing is; an ordinal that the annotation leaves out is a mistake:
 /// whoever fixes addresses wants no others.
 pub(crate) fn addresses(
-    annotations: &BTreeMap<String, String>,
+    annotations: &Annotations,
     pod: &PodName,
     owner: &Owner,
-) -> Result<Vec<IpAddr>, ChoiceError> {
-    let Some(text) = annotations.get(STATIC_IPS) else { return Ok(Vec::new()) };
-    let wrong = |why: String| ChoiceError::Malformed {
-        annotation: STATIC_IPS,
-        expected: r#"an object like {"0":["10.0.0.10"],"1":["10.0.0.11"]}"#,
-        why,
-    };
-    let by_ordinal: HashMap<String, Vec<String>> =
-        serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+) -> Result<Vec<IpAddr>, AnnotationError> {
+    let expected = r#"an object like {"0":["10.0.0.10"],"1":["10.0.0.11"]}"#;
+    let wrong = |why: String| AnnotationError::Malformed { annotation: STATIC_IPS, expected, why };
+    let by_ordinal: Option<HashMap<String, Vec<String>>> = annotations::json(annotations, STATIC_IPS, expected)?;
+    let Some(by_ordinal) = by_ordinal else { return Ok(Vec::new()) };
     let ordinal = ordinal(&pod.name, &owner.name).filter(|_| owner.is_stateful_set());
     let ordinal = ordinal.ok_or_else(|| wrong("only the pods of a StatefulSet have ordinals".to_owned()))?;
     let listed = by_ordinal.get(&ordinal.to_string());
@@ -49,7 +43,7 @@ mod tests {
         let expected: [IpAddr; 2] = ["10.0.0.11".parse().unwrap(), "fd00::11".parse().unwrap()];
         assert_eq!(ask(text, "StatefulSet").unwrap(), expected);
         let owner = Owner { kind: "StatefulSet".to_owned(), name: "web".to_owned(), uid: None };
-        assert_eq!(addresses(&BTreeMap::new(), &PodName::new("d", "web-1"), &owner), Ok(Vec::new()));
+        assert_eq!(addresses(&Annotations::new(), &PodName::new("d", "web-1"), &owner), Ok(Vec::new()));
     }
 
     #[test]
