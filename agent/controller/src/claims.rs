@@ -24,7 +24,7 @@ pub(super) struct Ripe {
 impl Controller {
     /// Judges a claim as the caches show it. Answers it if its time has come.
     pub(super) fn ripe(&mut self, name: &str, now: Duration) -> Option<Ripe> {
-        let (Some(claim), Some(known)) = (self.caches.claim(name), self.state.index.claim(name)) else {
+        let (Some(claim), Some(known)) = (self.reflectors.claim(name), self.state.index.claim(name)) else {
             self.state.claims_seen.forget(name);
             return None;
         };
@@ -33,7 +33,7 @@ impl Controller {
             return None;
         }
         let listed = self.state.index.is_listed(known);
-        let pod = known.endpoint.as_ref().is_some_and(|endpoint| self.caches.pod(endpoint).is_some());
+        let pod = known.endpoint.as_ref().is_some_and(|endpoint| self.reflectors.pod(endpoint).is_some());
         let seen_as = (claim.uid(), claim.resource_version(), listed, pod);
         let seen_for = self.state.claims_seen.seen_for(name.to_owned(), seen_as, now);
         let facts = ClaimFacts { released: known.released, listed, pod, seen_for };

@@ -91,14 +91,14 @@ pub(super) struct Suspect {
 impl Controller {
     /// The first look, at the caches. Answers the endpoint if it looks leaked.
     pub(super) fn suspect(&mut self, name: &PodName, now: Duration) -> Option<Suspect> {
-        let Some(endpoint) = self.caches.endpoint(name) else {
+        let Some(endpoint) = self.reflectors.endpoint(name) else {
             self.state.forget_endpoint(name);
             return None;
         };
         let record = endpoint.record();
-        let pod = self.caches.pod(name);
-        let set = self.caches.set(&PodName::new(&name.namespace, &record.owner_controller_name));
-        let node = pod.as_ref().and_then(|pod| self.caches.node(&node_name(pod)));
+        let pod = self.reflectors.pod(name);
+        let set = self.reflectors.set(&PodName::new(&name.namespace, &record.owner_controller_name));
+        let node = pod.as_ref().and_then(|pod| self.reflectors.node(&node_name(pod)));
         let case = Case { endpoint: &endpoint, pod: pod.as_deref(), set: set.as_deref(), node: node.as_deref() };
         let times = self.times(name, &record, &case, now);
         let verdict = self.judge(&case, &record, &times);
@@ -198,7 +198,7 @@ impl Controller {
         let (name, addresses) = (endpoint.pod(), endpoint.addresses());
         self.report.released(&name, endpoint.object_ref(&()), reason, &addresses);
         let marks = addresses.iter().map(|address| async {
-            match self.caches.claim(&name_of(*address)) {
+            match self.reflectors.claim(&name_of(*address)) {
                 Some(claim) => self.store.mark_claim_released(&claim, &name).await,
                 None => self.store.mark_released(*address, &name).await,
             }

@@ -13,7 +13,7 @@ use super::Controller;
 impl Controller {
     /// Holds a pool, or lets it go if it is to go and nothing of it is in use. Answers whether it was to do.
     pub(super) async fn hold_pool(&self, name: &str) -> bool {
-        let Some(pool) = self.caches.pool(name) else { return false };
+        let Some(pool) = self.reflectors.pool(name) else { return false };
         self.try_hold(&pool).await.unwrap_or_else(|error| {
             self.pool_failed(name, &error, "its finalizer is not as it should be");
             true

@@ -82,7 +82,7 @@ impl Controller {
         }
         if before.iter().any(|pool| !self.state.held_back.contains(pool)) {
             // They have waited for their first views, and their claims for a look.
-            self.caches.changes().add_everything();
+            self.reflectors.changes().add_everything();
         }
     }
 
@@ -107,17 +107,17 @@ impl Controller {
     /// Everything that is in use and has no claim of its own: what endpoints list, and what is in pools' records alone.
     fn found(&self) -> [Vec<Found>; 2] {
         let (mut unclaimed, mut recorded, mut listed) = (Vec::new(), Vec::new(), HashSet::new());
-        for endpoint in self.caches.endpoints.state() {
+        for endpoint in self.reflectors.endpoints.state() {
             let name = endpoint.pod();
             let has = |claim: Arc<IPClaim>| claim.belongs_to(&name);
             for (address, pool) in self.listed(&endpoint) {
                 listed.insert((address, name.to_string()));
-                if !self.caches.claim(&name_of(address)).is_some_and(has) {
+                if !self.reflectors.claim(&name_of(address)).is_some_and(has) {
                     unclaimed.push(Found::Listed(Arc::clone(&endpoint), address, pool));
                 }
             }
         }
-        for pool in self.caches.pools.state().into_iter().filter(|pool| pool.is_foreign()) {
+        for pool in self.reflectors.pools.state().into_iter().filter(|pool| pool.is_foreign()) {
             // A claim alone proves nothing: the try before may have ended after it.
             for (address, record) in records_of(&pool) {
                 if !listed.contains(&(address, record.pod.clone())) {
@@ -131,7 +131,7 @@ impl Controller {
     async fn take_over(&self, found: &Found) -> Result<(), StoreError> {
         match found {
             Found::Listed(endpoint, address, pool) => {
-                let foreign = self.caches.pool(pool).is_some_and(|pool| pool.is_foreign());
+                let foreign = self.reflectors.pool(pool).is_some_and(|pool| pool.is_foreign());
                 let reason = if foreign { Reason::Imported } else { Reason::ClaimMissing };
                 self.claim_listed(endpoint, *address, pool, reason).await.map(drop)
             }

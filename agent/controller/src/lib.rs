@@ -16,7 +16,6 @@
 
 #![forbid(unsafe_code)]
 
-mod caches;
 mod changes;
 mod claims;
 mod conditions;
@@ -27,6 +26,7 @@ mod import;
 mod index;
 mod leader;
 mod metrics;
+mod reflectors;
 mod report;
 mod round;
 mod timers;
@@ -49,12 +49,12 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use caches::Caches;
 use endpoints::Vacancy;
 use index::Index;
 use leader::Candidate;
 pub use leader::Leadership;
 pub use metrics::ControllerMetrics;
+use reflectors::Reflectors;
 use report::Report;
 use timers::{Due, Timers};
 use unclaimed::Unclaimed;
@@ -95,7 +95,7 @@ const LEASE: &str = "holdfast-controller";
 /// The controller.
 pub struct Controller {
     store: Store,
-    caches: Caches,
+    reflectors: Reflectors,
     settings: Settings,
     metrics: ControllerMetrics,
     report: Report,
@@ -200,7 +200,7 @@ impl Controller {
         metrics: ControllerMetrics,
         tasks: &mut tokio::task::JoinSet<anyhow::Result<()>>,
     ) -> Self {
-        let caches = Caches::start(watches, tasks);
+        let reflectors = Reflectors::start(watches, tasks);
         let gate = WriteGate::closed();
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
         let store = store.with_write_gate(gate.clone());
@@ -214,7 +214,7 @@ impl Controller {
         };
         Self {
             store,
-            caches,
+            reflectors,
             settings,
             metrics,
             report,
@@ -235,7 +235,7 @@ impl Controller {
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            synced = self.caches.synced() => synced?,
+            synced = self.reflectors.synced() => synced?,
         }
         self.vitals.synced.send_replace(true);
         tracing::info!(identity = self.settings.identity, "the caches are filled; standing for election");
@@ -259,7 +259,7 @@ impl Controller {
             self.metrics.leads(false);
             self.vitals.waits();
             // Nobody takes changes from here on; a new leader looks at everything anyway.
-            self.caches.changes().add_everything();
+            self.reflectors.changes().add_everything();
         }
         // Nothing of ours is under way any more: another may start.
         gone.cancel();

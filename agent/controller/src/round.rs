@@ -36,7 +36,7 @@ impl Controller {
     pub(super) async fn lead(&mut self) {
         self.state = State { import_pause: RETRY, ..State::default() };
         self.import(self.now()).await;
-        let changes = Arc::clone(self.caches.changes());
+        let changes = Arc::clone(self.reflectors.changes());
         changes.add_everything();
         let mut next_scan = self.now() + self.settings.full_scan;
         loop {
@@ -60,7 +60,7 @@ impl Controller {
         let now = self.now();
         let mut agenda = Agenda::default();
         self.state.timers.take(now).into_iter().for_each(|due| agenda.add(due));
-        let batch = self.caches.changes().take();
+        let batch = self.reflectors.changes().take();
         if batch.everything {
             self.look_at_everything(&mut agenda);
         }
@@ -75,7 +75,7 @@ impl Controller {
         if self.settings.collect {
             self.collect(&mut agenda, now).await;
         }
-        self.metrics.pools(self.caches.pools.state().len());
+        self.metrics.pools(self.reflectors.pools.state().len());
         for pool in &agenda.pools {
             // One change of a pool at a time: the next round sees it and makes the other.
             if !self.fill_version(pool).await && !self.hold_pool(pool).await {
@@ -112,19 +112,19 @@ impl Controller {
 
     /// Takes in everything that the caches have, and what they have no more.
     fn look_at_everything(&mut self, agenda: &mut Agenda) {
-        let endpoints = self.caches.endpoints.state();
+        let endpoints = self.reflectors.endpoints.state();
         let known: HashSet<_> =
             endpoints.iter().map(|endpoint| endpoint.pod()).chain(self.state.index.endpoints().cloned()).collect();
         for name in known {
             self.take_in(Change::Endpoint(name), agenda);
         }
-        let claims = self.caches.claims.state();
+        let claims = self.reflectors.claims.state();
         let known: HashSet<_> =
             claims.iter().map(|claim| claim.name_any()).chain(self.state.index.claims().cloned()).collect();
         for name in known {
             self.take_in(Change::Claim(name), agenda);
         }
-        let nodes = self.caches.nodes.state();
+        let nodes = self.reflectors.nodes.state();
         let known: HashSet<_> =
             nodes.iter().map(|node| node.name_any()).chain(self.state.ready_nodes.keys().cloned()).collect();
         for name in known {
@@ -132,21 +132,21 @@ impl Controller {
         }
         let State { lost_nodes, index, .. } = &mut self.state;
         lost_nodes.retain(|node| index.endpoints_of_node(node).next().is_some());
-        agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any()));
+        agenda.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any()));
     }
 
     /// Takes one change in, and adds what it may concern.
     fn take_in(&mut self, change: Change, agenda: &mut Agenda) {
         match change {
             Change::Endpoint(name) => {
-                let endpoint = self.caches.endpoint(&name);
+                let endpoint = self.reflectors.endpoint(&name);
                 let touched = self.state.index.set_endpoint(&name, endpoint.as_deref());
                 agenda.claims.extend(touched.claims);
                 agenda.pools.extend(touched.pools);
                 agenda.endpoints.insert(name);
             }
             Change::Claim(name) => {
-                let claim = self.caches.claim(&name);
+                let claim = self.reflectors.claim(&name);
                 let locked = self.state.index.set_claim(&name, claim.as_deref());
                 agenda.endpoints.extend(locked.endpoints);
                 agenda.pools.extend(locked.pools);
@@ -158,7 +158,7 @@ impl Controller {
             }
             Change::Set(name) => agenda.endpoints.extend(self.state.index.endpoints_of_set(&name).cloned()),
             Change::Node(name) => {
-                let ready = self.caches.node(&name).map(|node| is_ready(&node));
+                let ready = self.reflectors.node(&name).map(|node| is_ready(&node));
                 let before = match ready {
                     Some(ready) => {
                         self.state.lost_nodes.forget(&name);
@@ -171,9 +171,9 @@ impl Controller {
                     agenda.endpoints.extend(self.state.index.endpoints_of_node(&name).cloned());
                 }
             }
-            Change::Reserved => agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any())),
+            Change::Reserved => agenda.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any())),
             Change::Pool(name) => {
-                let pool = self.caches.pool(&name);
+                let pool = self.reflectors.pool(&name);
                 let generation = pool.map(|pool| pool.metadata.generation);
                 // Another pool's addresses may have come to overlap with these, or not any more. A new status changes
                 // no addresses.
@@ -182,7 +182,7 @@ impl Controller {
                     None => self.state.pools.remove(&name),
                 };
                 if before != generation {
-                    agenda.pools.extend(self.caches.pools.state().iter().map(|pool| pool.name_any()));
+                    agenda.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any()));
                 }
                 agenda.pools.insert(name);
             }

@@ -41,8 +41,10 @@ impl Controller {
 
     fn unclaimed_now(&self, name: &PodName) -> Unclaimed {
         // One that nobody has a right to any more is collected, with what it lists.
-        let kept = |endpoint: &SpiderEndpoint| self.caches.pod(name).is_some() || endpoint.record().is_sticky();
-        let Some(endpoint) = self.caches.endpoint(name).filter(|endpoint| kept(endpoint)) else { return Vec::new() };
+        let kept = |endpoint: &SpiderEndpoint| self.reflectors.pod(name).is_some() || endpoint.record().is_sticky();
+        let Some(endpoint) = self.reflectors.endpoint(name).filter(|endpoint| kept(endpoint)) else {
+            return Vec::new();
+        };
         let owner = |address| self.state.index.claim(&name_of(address)).map(|claim| claim.endpoint.clone());
         let mut unclaimed = Vec::new();
         for address in endpoint.addresses() {
@@ -112,7 +114,7 @@ impl Controller {
 
     /// The pool that gives an address out, for records that name none.
     fn pool_of(&self, address: IpAddr) -> String {
-        let pools = self.caches.pools.state();
+        let pools = self.reflectors.pools.state();
         let gives = pools.iter().filter(|pool| {
             let parsed = pool.spec.parse();
             parsed.is_ok_and(|pool| pool.addresses.contains(address))

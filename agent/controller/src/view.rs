@@ -29,7 +29,7 @@ impl Controller {
             self.state.timers.set(next, Due::Pool(name.to_owned()));
             return;
         }
-        let Some(pool) = self.caches.pool(name) else {
+        let Some(pool) = self.reflectors.pool(name) else {
             self.state.next_write.remove(name);
             self.metrics.forget_pool(name);
             return;
@@ -39,12 +39,12 @@ impl Controller {
         }
         let allocations = self.allocations(name);
         let parsed = pool.spec.parse();
-        let others = self.caches.pools.state();
+        let others = self.reflectors.pools.state();
         let others = others.iter().filter(|other| other.name_any() != name);
         let overlaps = conditions::overlaps(parsed.as_ref().ok(), others.map(AsRef::as_ref));
         let reserved = parsed
             .as_ref()
-            .map_or(AddressSet::empty(Family::V4), |pool| reserved(&self.caches.reserved.state(), pool.family()));
+            .map_or(AddressSet::empty(Family::V4), |pool| reserved(&self.reflectors.reserved.state(), pool.family()));
         let next = status(&pool, parsed.as_ref(), &allocations, &reserved, &overlaps);
         self.metrics.show_pool(name, &next);
         if pool.status.as_ref() == Some(&next) {
@@ -62,7 +62,7 @@ impl Controller {
         let held = self.state.index.claims_of_pool(pool).filter(|claim| !claim.released && claim.well_named);
         let mut shown: Vec<_> = held
             .map(|claim| {
-                let endpoint = claim.endpoint.as_ref().and_then(|endpoint| self.caches.endpoint(endpoint));
+                let endpoint = claim.endpoint.as_ref().and_then(|endpoint| self.reflectors.endpoint(endpoint));
                 (claim.address, show(claim, endpoint.as_deref()))
             })
             .collect();

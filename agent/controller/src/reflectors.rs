@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::changes::{Change, Changes};
 
-pub(super) struct Caches {
+pub(super) struct Reflectors {
     pub(super) pools: Store<SpiderIPPool>,
     pub(super) endpoints: Store<SpiderEndpoint>,
     pub(super) claims: Store<IPClaim>,
@@ -36,7 +36,7 @@ pub(super) struct Caches {
     changes: Arc<Changes>,
 }
 
-impl Caches {
+impl Reflectors {
     pub(super) fn start(client: &Client, tasks: &mut JoinSet<anyhow::Result<()>>) -> Self {
         let changes = Arc::new(Changes::default());
         let mut watch = Watch { client, changes: &changes, tasks };
