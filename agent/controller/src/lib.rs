@@ -16,7 +16,6 @@
 
 #![forbid(unsafe_code)]
 
-mod changes;
 mod claims;
 mod conditions;
 mod defaults;
@@ -26,6 +25,7 @@ mod import;
 mod index;
 mod leader;
 mod metrics;
+mod pending_changes;
 mod reflectors;
 mod report;
 mod round;
@@ -59,7 +59,7 @@ use report::Report;
 use timers::{Due, Timers};
 use unclaimed::Unclaimed;
 
-/// Changes that come together are handled together.
+/// PendingChanges that come together are handled together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Objects that are collected at the same time. Enough to keep an API server busy, few enough to leave it to others.
 const CONCURRENCY: usize = 16;

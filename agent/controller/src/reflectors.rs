@@ -22,7 +22,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::changes::{Change, Changes};
+use super::pending_changes::{Change, PendingChanges};
 
 pub(super) struct Reflectors {
     pub(super) pools: Store<SpiderIPPool>,
@@ -33,12 +33,12 @@ pub(super) struct Reflectors {
     pub(super) nodes: Store<Node>,
     /// Only conditions depend on it, so nothing waits for it.
     pub(super) reserved: Store<SpiderReservedIP>,
-    changes: Arc<Changes>,
+    changes: Arc<PendingChanges>,
 }
 
 impl Reflectors {
     pub(super) fn start(client: &Client, tasks: &mut JoinSet<anyhow::Result<()>>) -> Self {
-        let changes = Arc::new(Changes::default());
+        let changes = Arc::new(PendingChanges::default());
         let mut watch = Watch { client, changes: &changes, tasks };
         Self {
             pools: watch.follow(|_| (), |pool: &SpiderIPPool| Change::Pool(pool.name_any())),
@@ -53,7 +53,7 @@ impl Reflectors {
     }
 
     /// What has changed since it was last asked.
-    pub(super) fn changes(&self) -> &Arc<Changes> {
+    pub(super) fn changes(&self) -> &Arc<PendingChanges> {
         &self.changes
     }
 
@@ -99,7 +99,7 @@ fn name_of<K: Resource>(object: &K) -> PodName {
 
 struct Watch<'a> {
     client: &'a Client,
-    changes: &'a Arc<Changes>,
+    changes: &'a Arc<PendingChanges>,
     tasks: &'a mut JoinSet<anyhow::Result<()>>,
 }
 

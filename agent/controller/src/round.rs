@@ -9,7 +9,7 @@ use std::{
 use holdfast_core::id::PodName;
 use kube::ResourceExt;
 
-use super::{BATCH, Controller, DEBOUNCE, Due, RETRY, State, changes::Change, endpoints::is_ready};
+use super::{BATCH, Controller, DEBOUNCE, Due, RETRY, State, endpoints::is_ready, pending_changes::Change};
 
 /// What one round looks at.
 #[derive(Debug, Default)]

@@ -24,19 +24,19 @@ pub(super) enum Change {
 
 /// A batch of changes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Batch {
+pub(super) struct ChangeBatch {
     /// Whether anything may have changed, as after a new list.
     pub(super) everything: bool,
     pub(super) changes: HashSet<Change>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Changes {
-    waiting: Mutex<Batch>,
+pub(super) struct PendingChanges {
+    waiting: Mutex<ChangeBatch>,
     notify: Notify,
 }
 
-impl Changes {
+impl PendingChanges {
     pub(super) fn add(&self, change: Change) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if !waiting.everything {
@@ -46,13 +46,13 @@ impl Changes {
     }
 
     pub(super) fn add_everything(&self) {
-        let all = Batch { everything: true, changes: HashSet::new() };
+        let all = ChangeBatch { everything: true, changes: HashSet::new() };
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = all;
         self.notify.notify_one();
     }
 
     /// Takes what is waiting.
-    pub(super) fn take(&self) -> Batch {
+    pub(super) fn take(&self) -> ChangeBatch {
         std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -68,14 +68,14 @@ mod tests {
 
     #[test]
     fn everything_covers_each_change() {
-        let changes = Changes::default();
+        let changes = PendingChanges::default();
         changes.add(Change::Claim("a".into()));
         changes.add(Change::Claim("a".into()));
         assert_eq!(changes.take().changes.len(), 1);
         changes.add(Change::Claim("a".into()));
         changes.add_everything();
         changes.add(Change::Claim("b".into()));
-        assert_eq!(changes.take(), Batch { everything: true, changes: HashSet::new() });
-        assert_eq!(changes.take(), Batch::default());
+        assert_eq!(changes.take(), ChangeBatch { everything: true, changes: HashSet::new() });
+        assert_eq!(changes.take(), ChangeBatch::default());
     }
 }
