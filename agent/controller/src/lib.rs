@@ -18,11 +18,11 @@
 
 mod claims;
 mod conditions;
-mod defaults;
 mod endpoints;
 mod finalizers;
 mod import;
 mod index;
+mod ip_version;
 mod leader;
 mod metrics;
 mod pending_changes;

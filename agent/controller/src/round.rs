@@ -78,7 +78,7 @@ impl Controller {
         self.metrics.pools(self.reflectors.pools.state().len());
         for pool in &agenda.pools {
             // One change of a pool at a time: the next round sees it and makes the other.
-            if !self.fill_version(pool).await && !self.hold_pool(pool).await {
+            if !self.fill_ip_version(pool).await && !self.hold_pool(pool).await {
                 self.write_view(pool, now).await;
             }
             self.vitals.progress();

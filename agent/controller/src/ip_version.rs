@@ -7,7 +7,7 @@ use super::Controller;
 
 impl Controller {
     /// Fills in the version of a pool that names none; columns and scripts show it. Answers whether it was to do.
-    pub(super) async fn fill_version(&self, name: &str) -> bool {
+    pub(super) async fn fill_ip_version(&self, name: &str) -> bool {
         let Some(pool) = self.reflectors.pool(name) else { return false };
         let Some(version) = missing_version(&pool) else { return false };
         if let Err(error) = self.store.set_pool_version(&pool, version).await {
