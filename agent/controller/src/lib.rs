@@ -23,7 +23,7 @@ mod finalizers;
 mod import;
 mod index;
 mod ip_version;
-mod leader;
+mod leader_election;
 mod metrics;
 mod pending_changes;
 mod reflectors;
@@ -51,8 +51,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use endpoints::Vacancy;
 use index::Index;
-use leader::Candidate;
-pub use leader::Leadership;
+use leader_election::LeaderElector;
+pub use leader_election::Leadership;
 pub use metrics::ControllerMetrics;
 use reflectors::Reflectors;
 use report::Report;
@@ -102,7 +102,7 @@ pub struct Controller {
     state: State,
     /// What has to be tried again.
     failed: Mutex<Vec<Due>>,
-    candidate: Option<Candidate>,
+    elector: Option<LeaderElector>,
     vitals: Arc<Vitals>,
     started: Instant,
 }
@@ -205,10 +205,10 @@ impl Controller {
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
         let store = store.with_write_gate(gate.clone());
         let report = Report::start(store.clone(), &settings.identity, metrics.clone(), tasks);
-        let candidate = Candidate::new(leases, &settings.identity, settings.lease_timings, gate);
+        let elector = LeaderElector::new(leases, &settings.identity, settings.lease_timings, gate);
         let vitals = Vitals {
             synced: watch::Sender::new(false),
-            leadership: candidate.leadership(),
+            leadership: elector.leadership(),
             duration: settings.lease_timings.duration,
             due: Mutex::default(),
         };
@@ -220,7 +220,7 @@ impl Controller {
             report,
             state: State::default(),
             failed: Mutex::default(),
-            candidate: Some(candidate),
+            elector: Some(elector),
             vitals: Arc::new(vitals),
             started: Instant::now(),
         }
@@ -239,10 +239,10 @@ impl Controller {
         }
         self.vitals.synced.send_replace(true);
         tracing::info!(identity = self.settings.identity, "the caches are filled; standing for election");
-        let Some(candidate) = self.candidate.take() else { return Ok(()) };
-        let mut leadership = candidate.leadership();
+        let Some(elector) = self.elector.take() else { return Ok(()) };
+        let mut leadership = elector.leadership();
         let gone = CancellationToken::new();
-        let standing = AbortOnDropHandle::new(tokio::spawn(candidate.run(gone.clone())));
+        let standing = AbortOnDropHandle::new(tokio::spawn(elector.run(gone.clone())));
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => break,

@@ -8,10 +8,10 @@ use kube::ResourceExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Who leads, as this candidate knows it.
+/// Who leads, as this elector knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leadership {
-    /// Until when this candidate does, if it does.
+    /// Until when this elector does, if it does.
     pub until: Option<Instant>,
     /// The leader's identity; none before it is known.
     pub holder: Option<String>,
@@ -20,14 +20,14 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Whether this candidate leads at this moment.
+    /// Whether this elector leads at this moment.
     pub fn leads(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 }
 
-/// A candidate.
-pub(super) struct Candidate {
+/// A elector.
+pub(super) struct LeaderElector {
     leases: Leases,
     identity: String,
     lease_timings: LeaseTimings,
@@ -37,7 +37,7 @@ pub(super) struct Candidate {
     state: watch::Sender<Leadership>,
 }
 
-impl Candidate {
+impl LeaderElector {
     pub(super) fn new(leases: Leases, identity: &str, lease_timings: LeaseTimings, gate: WriteGate) -> Self {
         let started = Instant::now();
         let (state, _) = watch::channel(Leadership { until: None, holder: None, looked: started });
@@ -53,7 +53,7 @@ impl Candidate {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         loop {
             let looked = Instant::now();
-            // A look that hangs must not keep this candidate from trying again while it still leads.
+            // A look that hangs must not keep this elector from trying again while it still leads.
             match tokio::time::timeout(self.lease_timings.retry, self.look()).await {
                 Ok(Ok(())) => self.publish(Instant::now()),
                 Ok(Err(error)) if error.is_conflict() => {}
