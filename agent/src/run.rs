@@ -191,7 +191,7 @@ pub async fn controller(args: &ControllerArgs) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = ControllerMetrics::register(&mut registry);
     let controller = Controller::start(store, &watches, args.settings(&conf)?, metrics, &mut tasks.following);
-    let probes = probes::controller(&controller.vitals());
+    let probes = probes::controller(&controller.heartbeat());
     tasks.serving.spawn(controller.run(stop.clone()));
     serve_health(&mut tasks.serving, &args.common, args.health, probes, Arc::new(registry), &stop).await?;
     until_stopped(tasks, &stop, async {}).await

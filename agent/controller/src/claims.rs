@@ -54,7 +54,7 @@ impl Controller {
                     self.report.failed(&ripe.claim.spec.address, &error);
                     self.again_soon(Due::Claim(ripe.claim.name_any()));
                 }
-                self.vitals.progress();
+                self.heartbeat.progress();
             })
             .await;
     }

@@ -146,7 +146,7 @@ impl Controller {
                     self.report.failed(&suspect.name, &error);
                     self.again_soon(Due::Endpoint(suspect.name));
                 }
-                self.vitals.progress();
+                self.heartbeat.progress();
             })
             .await;
     }

@@ -93,7 +93,7 @@ impl Controller {
             let failed = &failed;
             async move {
                 let outcome = self.take_over(&found).await;
-                self.vitals.progress();
+                self.heartbeat.progress();
                 if let Err(error) = outcome {
                     self.report.not_claimed(&found, &error);
                     failed.lock().unwrap_or_else(PoisonError::into_inner).insert(found.pool());

@@ -103,7 +103,7 @@ pub struct Controller {
     /// What has to be tried again.
     failed: Mutex<Vec<Due>>,
     elector: Option<LeaderElector>,
-    vitals: Arc<Vitals>,
+    heartbeat: Arc<Heartbeat>,
     started: Instant,
 }
 
@@ -141,7 +141,7 @@ impl State {
 const STALLED: Duration = Duration::from_secs(60);
 
 /// What the health endpoints tell.
-pub struct Vitals {
+pub struct Heartbeat {
     synced: watch::Sender<bool>,
     leadership: watch::Receiver<Leadership>,
     duration: Duration,
@@ -149,14 +149,14 @@ pub struct Vitals {
     due: Mutex<Option<Instant>>,
 }
 
-impl Vitals {
+impl Heartbeat {
     /// Whether every cache has been filled.
     pub fn synced(&self) -> Result<(), String> {
         if *self.synced.borrow() { Ok(()) } else { Err("the watches have not listed everything yet".to_owned()) }
     }
 
     /// Whether the leader's work gets on.
-    pub fn gets_on(&self) -> Result<(), String> {
+    pub fn is_progressing(&self) -> Result<(), String> {
         let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
         match due.map(|due| due.elapsed()) {
             Some(late) if !late.is_zero() => Err(format!("a round has made no progress for {:?}", STALLED + late)),
@@ -166,16 +166,16 @@ impl Vitals {
 
     /// Something was done.
     fn progress(&self) {
-        self.rests(Duration::ZERO);
+        self.idle_for(Duration::ZERO);
     }
 
     /// There is nothing to do for this long.
-    fn rests(&self, pause: Duration) {
+    fn idle_for(&self, pause: Duration) {
         *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause + STALLED);
     }
 
     /// Nothing is expected from here on.
-    fn waits(&self) {
+    fn stand_by(&self) {
         *self.due.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -206,7 +206,7 @@ impl Controller {
         let store = store.with_write_gate(gate.clone());
         let report = Report::start(store.clone(), &settings.identity, metrics.clone(), tasks);
         let elector = LeaderElector::new(leases, &settings.identity, settings.lease_timings, gate);
-        let vitals = Vitals {
+        let heartbeat = Heartbeat {
             synced: watch::Sender::new(false),
             leadership: elector.leadership(),
             duration: settings.lease_timings.duration,
@@ -221,14 +221,14 @@ impl Controller {
             state: State::default(),
             failed: Mutex::default(),
             elector: Some(elector),
-            vitals: Arc::new(vitals),
+            heartbeat: Arc::new(heartbeat),
             started: Instant::now(),
         }
     }
 
     /// What the health endpoints tell.
-    pub fn vitals(&self) -> Arc<Vitals> {
-        Arc::clone(&self.vitals)
+    pub fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
     }
 
     /// Works whenever it leads, until `stop`; then gives the lease back.
@@ -237,7 +237,7 @@ impl Controller {
             () = stop.cancelled() => return Ok(()),
             synced = self.reflectors.synced() => synced?,
         }
-        self.vitals.synced.send_replace(true);
+        self.heartbeat.synced.send_replace(true);
         tracing::info!(identity = self.settings.identity, "the caches are filled; standing for election");
         let Some(elector) = self.elector.take() else { return Ok(()) };
         let mut leadership = elector.leadership();
@@ -249,7 +249,7 @@ impl Controller {
                 led = leadership.wait_for(Leadership::leads) => drop(led?),
             }
             self.metrics.leads(true);
-            self.vitals.progress();
+            self.heartbeat.progress();
             let mut watched = leadership.clone();
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -257,7 +257,7 @@ impl Controller {
                 () = self.lead() => {}
             }
             self.metrics.leads(false);
-            self.vitals.waits();
+            self.heartbeat.stand_by();
             // Nobody takes changes from here on; a new leader looks at everything anyway.
             self.reflectors.changes().add_everything();
         }
@@ -296,13 +296,13 @@ mod tests {
         let lately = Instant::now();
         let (_, leadership) = watch::channel(Leadership { until: None, holder: None, looked: lately });
         let (synced, duration) = (watch::Sender::new(true), Duration::from_secs(6));
-        let vitals = Vitals { synced, leadership, duration, due: Mutex::default() };
-        assert_eq!(vitals.gets_on(), Ok(()), "another leads");
-        vitals.progress();
-        assert_eq!(vitals.gets_on(), Ok(()));
-        *vitals.due.lock().unwrap() = lately.checked_sub(Duration::from_secs(1));
-        assert!(vitals.gets_on().unwrap_err().contains("61"), "{:?}", vitals.gets_on());
-        vitals.waits();
-        assert_eq!(vitals.gets_on(), Ok(()));
+        let heartbeat = Heartbeat { synced, leadership, duration, due: Mutex::default() };
+        assert_eq!(heartbeat.is_progressing(), Ok(()), "another leads");
+        heartbeat.progress();
+        assert_eq!(heartbeat.is_progressing(), Ok(()));
+        *heartbeat.due.lock().unwrap() = lately.checked_sub(Duration::from_secs(1));
+        assert!(heartbeat.is_progressing().unwrap_err().contains("61"), "{:?}", heartbeat.is_progressing());
+        heartbeat.stand_by();
+        assert_eq!(heartbeat.is_progressing(), Ok(()));
     }
 }

@@ -47,12 +47,12 @@ impl Controller {
             self.round().await;
             let next = self.state.timers.next().map_or(next_scan, |next| next.min(next_scan));
             let pause = next.saturating_sub(self.now());
-            self.vitals.rests(pause);
+            self.heartbeat.idle_for(pause);
             tokio::select! {
                 () = changes.notified() => tokio::time::sleep(DEBOUNCE).await,
                 () = tokio::time::sleep(pause) => {}
             }
-            self.vitals.progress();
+            self.heartbeat.progress();
         }
     }
 
@@ -81,7 +81,7 @@ impl Controller {
             if !self.fill_ip_version(pool).await && !self.hold_pool(pool).await {
                 self.write_view(pool, now).await;
             }
-            self.vitals.progress();
+            self.heartbeat.progress();
         }
         let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
         for due in failed {

@@ -64,7 +64,7 @@ impl Controller {
                     self.report.not_claimed(&name, &error);
                     self.again_soon(Due::Endpoint(name));
                 }
-                self.vitals.progress();
+                self.heartbeat.progress();
             })
             .await;
     }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use holdfast_controller::Vitals;
+use holdfast_controller::Heartbeat;
 use holdfast_guard::Datapath;
 use holdfast_ipam::PoolCache;
 use tokio::{
@@ -50,14 +50,14 @@ async fn answers(socket: &Path) -> io::Result<()> {
 }
 
 /// A controller: whether it leads, or would if the leader went.
-pub fn controller(vitals: &Arc<Vitals>) -> Probes {
-    let (synced, leader, work) = (Arc::clone(vitals), Arc::clone(vitals), Arc::clone(vitals));
+pub fn controller(heartbeat: &Arc<Heartbeat>) -> Probes {
+    let (synced, leader, work) = (Arc::clone(heartbeat), Arc::clone(heartbeat), Arc::clone(heartbeat));
     let synced = check(move || synced.synced());
     Probes {
         startup: vec![Arc::clone(&synced)],
         readiness: vec![synced, check(move || leader.leader_known())],
         // A restart brings no API server back, but its requests end in time: a round that makes no progress hangs.
-        liveness: vec![check(move || work.gets_on())],
+        liveness: vec![check(move || work.is_progressing())],
     }
 }
 

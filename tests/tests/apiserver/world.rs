@@ -13,7 +13,7 @@ use holdfast_api::{
     labels::POOL_LABEL,
     store::{AcquireOutcome, Store},
 };
-use holdfast_controller::{Controller, ControllerMetrics, Settings, Vitals};
+use holdfast_controller::{Controller, ControllerMetrics, Heartbeat, Settings};
 use holdfast_core::{
     collect::{Cooldowns, Policy},
     election::LeaseTimings,
@@ -58,14 +58,14 @@ pub(crate) fn settings() -> Settings {
 pub(crate) struct Running {
     work: AbortOnDropHandle<Result<()>>,
     stop: CancellationToken,
-    vitals: Arc<Vitals>,
+    heartbeat: Arc<Heartbeat>,
     _watches: JoinSet<Result<()>>,
 }
 
 impl Running {
     /// Waits until it knows who leads.
     pub(crate) async fn knows_leader(&self) -> Result<Duration> {
-        wait("the leader to be known", SOON, || async { Ok((self.vitals.leader_known().is_ok(), ())) }).await
+        wait("the leader to be known", SOON, || async { Ok((self.heartbeat.leader_known().is_ok(), ())) }).await
     }
 
     /// Ends it as a SIGTERM would.
@@ -136,9 +136,9 @@ impl World {
         let (mut watches, stop) = (JoinSet::new(), CancellationToken::new());
         let metrics = ControllerMetrics::register(&mut Registry::default());
         let controller = Controller::start(store.clone(), self.store.client(), settings, metrics, &mut watches);
-        let vitals = controller.vitals();
+        let heartbeat = controller.heartbeat();
         let work = AbortOnDropHandle::new(tokio::spawn(controller.run(stop.clone())));
-        Running { work, stop, vitals, _watches: watches }
+        Running { work, stop, heartbeat, _watches: watches }
     }
 
     pub(crate) fn address(&self, number: u16) -> IpAddr {
