@@ -13,7 +13,7 @@ use holdfast_core::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{CONCURRENCY, Controller, Due};
+use super::{CONCURRENCY, Controller, Requeue};
 
 /// A claim whose time has come.
 pub(super) struct Ripe {
@@ -40,7 +40,7 @@ impl Controller {
         match collect::judge_claim(&facts, &self.settings.cooldowns) {
             ClaimVerdict::Keep => None,
             ClaimVerdict::Wait(rest) => {
-                self.state.timers.set(now + rest, Due::Claim(name.to_owned()));
+                self.state.delay_queue.set(now + rest, Requeue::Claim(name.to_owned()));
                 None
             }
             verdict => Some(Ripe { claim, verdict }),
@@ -52,7 +52,7 @@ impl Controller {
             .for_each_concurrent(CONCURRENCY, |ripe| async move {
                 if let Err(error) = self.collect_claim(&ripe).await {
                     self.report.failed(&ripe.claim.spec.address, &error);
-                    self.again_soon(Due::Claim(ripe.claim.name_any()));
+                    self.requeue(Requeue::Claim(ripe.claim.name_any()));
                 }
                 self.heartbeat.progress();
             })

@@ -21,7 +21,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{CONCURRENCY, Controller, Due};
+use super::{CONCURRENCY, Controller, Requeue};
 
 /// The API server's default for a pod's grace period, in seconds.
 const DEFAULT_GRACE: i64 = 30;
@@ -103,7 +103,7 @@ impl Controller {
         let times = self.times(name, &record, &case, now);
         let verdict = self.judge(&case, &record, &times);
         if let Verdict::Wait(wait) = verdict {
-            self.state.timers.set(now + wait, Due::Endpoint(name.clone()));
+            self.state.delay_queue.set(now + wait, Requeue::Endpoint(name.clone()));
         }
         verdict.acts().then(|| Suspect { name: name.clone(), verdict, times })
     }
@@ -144,7 +144,7 @@ impl Controller {
             .for_each_concurrent(CONCURRENCY, |suspect| async move {
                 if let Err(error) = self.collect_endpoint(&suspect).await {
                     self.report.failed(&suspect.name, &error);
-                    self.again_soon(Due::Endpoint(suspect.name));
+                    self.requeue(Requeue::Endpoint(suspect.name));
                 }
                 self.heartbeat.progress();
             })

@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 
-use super::{CONCURRENCY, Controller, Due};
+use super::{CONCURRENCY, Controller, Requeue};
 
 /// Between two tries at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -78,7 +78,7 @@ impl Controller {
             let (pause, pools) = (self.state.import_pause, &self.state.held_back);
             tracing::warn!(?pools, ?pause, "not all addresses in use were taken over; these pools wait");
             self.state.import_pause = (pause * 2).min(LONGEST_PAUSE);
-            self.state.timers.set(now + pause, Due::Import);
+            self.state.delay_queue.set(now + pause, Requeue::Import);
         }
         if before.iter().any(|pool| !self.state.held_back.contains(pool)) {
             // They have waited for their first views, and their claims for a look.

@@ -18,6 +18,7 @@
 
 mod claims;
 mod conditions;
+mod delay_queue;
 mod endpoints;
 mod finalizers;
 mod import;
@@ -29,7 +30,6 @@ mod pending_changes;
 mod reflectors;
 mod report;
 mod round;
-mod timers;
 mod unclaimed;
 mod view;
 
@@ -49,6 +49,7 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use delay_queue::{DelayQueue, Requeue};
 use endpoints::Vacancy;
 use index::Index;
 use leader_election::LeaderElector;
@@ -56,7 +57,6 @@ pub use leader_election::Leadership;
 pub use metrics::ControllerMetrics;
 use reflectors::Reflectors;
 use report::Report;
-use timers::{Due, Timers};
 use unclaimed::Unclaimed;
 
 /// PendingChanges that come together are handled together.
@@ -101,7 +101,7 @@ pub struct Controller {
     report: Report,
     state: State,
     /// What has to be tried again.
-    failed: Mutex<Vec<Due>>,
+    failed: Mutex<Vec<Requeue>>,
     elector: Option<LeaderElector>,
     heartbeat: Arc<Heartbeat>,
     started: Instant,
@@ -111,7 +111,7 @@ pub struct Controller {
 #[derive(Default)]
 struct State {
     index: Index,
-    timers: Timers,
+    delay_queue: DelayQueue,
     /// Pools whose addresses in use are not all known yet, and until when to wait before the next try but one.
     held_back: HashSet<String>,
     import_pause: Duration,
@@ -278,11 +278,11 @@ impl Controller {
         } else {
             tracing::warn!(pool, %error, "{what}; trying again");
         }
-        self.again_soon(Due::Pool(pool.to_owned()));
+        self.requeue(Requeue::Pool(pool.to_owned()));
     }
 
     /// What failed is looked at again soon.
-    fn again_soon(&self, due: Due) {
+    fn requeue(&self, due: Requeue) {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(due);
     }
 }

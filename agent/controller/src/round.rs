@@ -9,7 +9,7 @@ use std::{
 use holdfast_core::id::PodName;
 use kube::ResourceExt;
 
-use super::{BATCH, Controller, DEBOUNCE, Due, RETRY, State, endpoints::is_ready, pending_changes::Change};
+use super::{BATCH, Controller, DEBOUNCE, RETRY, Requeue, State, endpoints::is_ready, pending_changes::Change};
 
 /// What one round looks at.
 #[derive(Debug, Default)]
@@ -21,12 +21,12 @@ struct Agenda {
 }
 
 impl Agenda {
-    fn add(&mut self, due: Due) {
+    fn add(&mut self, due: Requeue) {
         match due {
-            Due::Endpoint(name) => drop(self.endpoints.insert(name)),
-            Due::Claim(name) => drop(self.claims.insert(name)),
-            Due::Pool(name) => drop(self.pools.insert(name)),
-            Due::Import => self.import = true,
+            Requeue::Endpoint(name) => drop(self.endpoints.insert(name)),
+            Requeue::Claim(name) => drop(self.claims.insert(name)),
+            Requeue::Pool(name) => drop(self.pools.insert(name)),
+            Requeue::Import => self.import = true,
         }
     }
 }
@@ -45,7 +45,7 @@ impl Controller {
                 next_scan = self.now() + self.settings.full_scan;
             }
             self.round().await;
-            let next = self.state.timers.next().map_or(next_scan, |next| next.min(next_scan));
+            let next = self.state.delay_queue.next().map_or(next_scan, |next| next.min(next_scan));
             let pause = next.saturating_sub(self.now());
             self.heartbeat.idle_for(pause);
             tokio::select! {
@@ -59,7 +59,7 @@ impl Controller {
     async fn round(&mut self) {
         let now = self.now();
         let mut agenda = Agenda::default();
-        self.state.timers.take(now).into_iter().for_each(|due| agenda.add(due));
+        self.state.delay_queue.take(now).into_iter().for_each(|due| agenda.add(due));
         let batch = self.reflectors.changes().take();
         if batch.everything {
             self.look_at_everything(&mut agenda);
@@ -85,7 +85,7 @@ impl Controller {
         }
         let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
         for due in failed {
-            self.state.timers.set(now + RETRY, due);
+            self.state.delay_queue.set(now + RETRY, due);
         }
     }
 
@@ -95,7 +95,7 @@ impl Controller {
             if suspects.len() < BATCH {
                 suspects.extend(self.suspect(&name, now));
             } else {
-                self.state.timers.set(now, Due::Endpoint(name));
+                self.state.delay_queue.set(now, Requeue::Endpoint(name));
             }
         }
         self.collect_endpoints(suspects).await;
@@ -104,7 +104,7 @@ impl Controller {
             if ripe.len() < BATCH {
                 ripe.extend(self.ripe(&name, now));
             } else {
-                self.state.timers.set(now, Due::Claim(name));
+                self.state.delay_queue.set(now, Requeue::Claim(name));
             }
         }
         self.collect_claims(ripe).await;

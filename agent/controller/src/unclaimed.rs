@@ -13,7 +13,7 @@ use holdfast_api::{
 use holdfast_core::{collect::Reason, id::PodName};
 use kube::{Resource, ResourceExt};
 
-use super::{CONCURRENCY, Controller, Due};
+use super::{CONCURRENCY, Controller, Requeue};
 
 /// How long it has to be so: the watch of the endpoints may be ahead of the claims'.
 const REST: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ impl Controller {
         let addresses = unclaimed.iter().map(|(address, _)| *address).collect();
         match REST.checked_sub(self.state.unclaimed.seen_for(name.clone(), unclaimed, now)) {
             Some(left) if !left.is_zero() => {
-                self.state.timers.set(now + left, Due::Endpoint(name.clone()));
+                self.state.delay_queue.set(now + left, Requeue::Endpoint(name.clone()));
                 None
             }
             _ => Some((name.clone(), addresses)),
@@ -62,7 +62,7 @@ impl Controller {
             .for_each_concurrent(CONCURRENCY, |(name, addresses)| async move {
                 if let Err(error) = self.claim_again(&name, &addresses).await {
                     self.report.not_claimed(&name, &error);
-                    self.again_soon(Due::Endpoint(name));
+                    self.requeue(Requeue::Endpoint(name));
                 }
                 self.heartbeat.progress();
             })

@@ -10,7 +10,7 @@ use holdfast_api::{
 use holdfast_core::pool::{AddressSet, Family, Pool, PoolError};
 use kube::ResourceExt;
 
-use super::{Controller, Due, conditions, index::Claimed};
+use super::{Controller, Requeue, conditions, index::Claimed};
 
 /// How many bytes of an object the text of a view may take. etcd refuses requests of more than 1.5 MiB, and the text
 /// stands there as a string, in which each quotation mark takes two bytes.
@@ -26,7 +26,7 @@ impl Controller {
     /// Writes a pool's status if it is not what it should be, unless it was written a moment ago.
     pub(super) async fn write_view(&mut self, name: &str, now: Duration) {
         if let Some(next) = self.state.next_write.get(name).copied().filter(|next| *next > now) {
-            self.state.timers.set(next, Due::Pool(name.to_owned()));
+            self.state.delay_queue.set(next, Requeue::Pool(name.to_owned()));
             return;
         }
         let Some(pool) = self.reflectors.pool(name) else {

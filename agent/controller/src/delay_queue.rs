@@ -9,7 +9,7 @@ use holdfast_core::id::PodName;
 
 /// What to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Due {
+pub(super) enum Requeue {
     Endpoint(PodName),
     Claim(String),
     Pool(String),
@@ -19,14 +19,14 @@ pub(super) enum Due {
 
 /// One time for each thing. Times are on the controller's clock.
 #[derive(Debug, Default)]
-pub(super) struct Timers {
-    by_time: BTreeMap<Duration, HashSet<Due>>,
-    times: HashMap<Due, Duration>,
+pub(super) struct DelayQueue {
+    by_time: BTreeMap<Duration, HashSet<Requeue>>,
+    times: HashMap<Requeue, Duration>,
 }
 
-impl Timers {
+impl DelayQueue {
     /// Looks at `due` at `time`, or before if that was planned already.
-    pub(super) fn set(&mut self, time: Duration, due: Due) {
+    pub(super) fn set(&mut self, time: Duration, due: Requeue) {
         match self.times.get(&due) {
             Some(planned) if *planned <= time => return,
             Some(planned) => {
@@ -41,7 +41,7 @@ impl Timers {
     }
 
     /// Takes everything whose time has come.
-    pub(super) fn take(&mut self, now: Duration) -> Vec<Due> {
+    pub(super) fn take(&mut self, now: Duration) -> Vec<Requeue> {
         let mut taken = Vec::new();
         while let Some(entry) = self.by_time.first_entry().filter(|entry| *entry.key() <= now) {
             taken.extend(entry.remove());
@@ -64,15 +64,15 @@ mod tests {
 
     #[test]
     fn the_earlier_time_counts() {
-        let (mut timers, claim) = (Timers::default(), |name: &str| Due::Claim(name.to_owned()));
+        let (mut delay_queue, claim) = (DelayQueue::default(), |name: &str| Requeue::Claim(name.to_owned()));
         let s = Duration::from_secs;
-        timers.set(s(5), claim("a"));
-        timers.set(s(9), claim("a"));
-        timers.set(s(9), claim("b"));
-        timers.set(s(3), claim("b"));
-        assert_eq!(timers.take(s(2)), []);
-        assert_eq!(timers.take(s(4)), [claim("b")]);
-        assert_eq!(timers.take(s(100)), [claim("a")]);
-        assert_eq!((timers.next(), timers.times.len()), (None, 0));
+        delay_queue.set(s(5), claim("a"));
+        delay_queue.set(s(9), claim("a"));
+        delay_queue.set(s(9), claim("b"));
+        delay_queue.set(s(3), claim("b"));
+        assert_eq!(delay_queue.take(s(2)), []);
+        assert_eq!(delay_queue.take(s(4)), [claim("b")]);
+        assert_eq!(delay_queue.take(s(100)), [claim("a")]);
+        assert_eq!((delay_queue.next(), delay_queue.times.len()), (None, 0));
     }
 }
