@@ -27,9 +27,9 @@ mod ip_version;
 mod leader_election;
 mod metrics;
 mod pending_changes;
+mod reconcile;
 mod reflectors;
 mod report;
-mod round;
 mod unclaimed;
 mod view;
 

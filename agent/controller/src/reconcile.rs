@@ -13,14 +13,14 @@ use super::{BATCH, Controller, DEBOUNCE, RETRY, Requeue, State, endpoints::is_re
 
 /// What one round looks at.
 #[derive(Debug, Default)]
-struct Agenda {
+struct WorkList {
     endpoints: HashSet<PodName>,
     claims: HashSet<String>,
     pools: HashSet<String>,
     import: bool,
 }
 
-impl Agenda {
+impl WorkList {
     fn add(&mut self, due: Requeue) {
         match due {
             Requeue::Endpoint(name) => drop(self.endpoints.insert(name)),
@@ -44,7 +44,7 @@ impl Controller {
                 changes.add_everything();
                 next_scan = self.now() + self.settings.full_scan;
             }
-            self.round().await;
+            self.reconcile().await;
             let next = self.state.delay_queue.next().map_or(next_scan, |next| next.min(next_scan));
             let pause = next.saturating_sub(self.now());
             self.heartbeat.idle_for(pause);
@@ -56,27 +56,27 @@ impl Controller {
         }
     }
 
-    async fn round(&mut self) {
+    async fn reconcile(&mut self) {
         let now = self.now();
-        let mut agenda = Agenda::default();
-        self.state.delay_queue.take(now).into_iter().for_each(|due| agenda.add(due));
+        let mut work = WorkList::default();
+        self.state.delay_queue.take(now).into_iter().for_each(|due| work.add(due));
         let batch = self.reflectors.changes().take();
         if batch.everything {
-            self.look_at_everything(&mut agenda);
+            self.look_at_everything(&mut work);
         }
         for change in batch.changes {
-            self.take_in(change, &mut agenda);
+            self.take_in(change, &mut work);
         }
-        if agenda.import {
+        if work.import {
             self.import(now).await;
         }
-        let unclaimed: Vec<_> = agenda.endpoints.iter().filter_map(|name| self.unclaimed(name, now)).collect();
+        let unclaimed: Vec<_> = work.endpoints.iter().filter_map(|name| self.unclaimed(name, now)).collect();
         self.claim_unclaimed(unclaimed).await;
         if self.settings.collect {
-            self.collect(&mut agenda, now).await;
+            self.collect(&mut work, now).await;
         }
         self.metrics.pools(self.reflectors.pools.state().len());
-        for pool in &agenda.pools {
+        for pool in &work.pools {
             // One change of a pool at a time: the next round sees it and makes the other.
             if !self.fill_ip_version(pool).await && !self.hold_pool(pool).await {
                 self.write_view(pool, now).await;
@@ -89,9 +89,9 @@ impl Controller {
         }
     }
 
-    async fn collect(&mut self, agenda: &mut Agenda, now: Duration) {
+    async fn collect(&mut self, work: &mut WorkList, now: Duration) {
         let mut suspects = Vec::new();
-        for name in std::mem::take(&mut agenda.endpoints) {
+        for name in std::mem::take(&mut work.endpoints) {
             if suspects.len() < BATCH {
                 suspects.extend(self.suspect(&name, now));
             } else {
@@ -100,7 +100,7 @@ impl Controller {
         }
         self.collect_endpoints(suspects).await;
         let mut ripe = Vec::new();
-        for name in std::mem::take(&mut agenda.claims) {
+        for name in std::mem::take(&mut work.claims) {
             if ripe.len() < BATCH {
                 ripe.extend(self.ripe(&name, now));
             } else {
@@ -111,52 +111,52 @@ impl Controller {
     }
 
     /// Takes in everything that the caches have, and what they have no more.
-    fn look_at_everything(&mut self, agenda: &mut Agenda) {
+    fn look_at_everything(&mut self, work: &mut WorkList) {
         let endpoints = self.reflectors.endpoints.state();
         let known: HashSet<_> =
             endpoints.iter().map(|endpoint| endpoint.pod()).chain(self.state.index.endpoints().cloned()).collect();
         for name in known {
-            self.take_in(Change::Endpoint(name), agenda);
+            self.take_in(Change::Endpoint(name), work);
         }
         let claims = self.reflectors.claims.state();
         let known: HashSet<_> =
             claims.iter().map(|claim| claim.name_any()).chain(self.state.index.claims().cloned()).collect();
         for name in known {
-            self.take_in(Change::Claim(name), agenda);
+            self.take_in(Change::Claim(name), work);
         }
         let nodes = self.reflectors.nodes.state();
         let known: HashSet<_> =
             nodes.iter().map(|node| node.name_any()).chain(self.state.ready_nodes.keys().cloned()).collect();
         for name in known {
-            self.take_in(Change::Node(name), agenda);
+            self.take_in(Change::Node(name), work);
         }
         let State { lost_nodes, index, .. } = &mut self.state;
         lost_nodes.retain(|node| index.endpoints_of_node(node).next().is_some());
-        agenda.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any()));
+        work.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any()));
     }
 
     /// Takes one change in, and adds what it may concern.
-    fn take_in(&mut self, change: Change, agenda: &mut Agenda) {
+    fn take_in(&mut self, change: Change, work: &mut WorkList) {
         match change {
             Change::Endpoint(name) => {
                 let endpoint = self.reflectors.endpoint(&name);
                 let touched = self.state.index.set_endpoint(&name, endpoint.as_deref());
-                agenda.claims.extend(touched.claims);
-                agenda.pools.extend(touched.pools);
-                agenda.endpoints.insert(name);
+                work.claims.extend(touched.claims);
+                work.pools.extend(touched.pools);
+                work.endpoints.insert(name);
             }
             Change::Claim(name) => {
                 let claim = self.reflectors.claim(&name);
                 let locked = self.state.index.set_claim(&name, claim.as_deref());
-                agenda.endpoints.extend(locked.endpoints);
-                agenda.pools.extend(locked.pools);
-                agenda.claims.insert(name);
+                work.endpoints.extend(locked.endpoints);
+                work.pools.extend(locked.pools);
+                work.claims.insert(name);
             }
             Change::Pod(name) => {
-                agenda.claims.extend(self.claims_of(&name));
-                agenda.endpoints.insert(name);
+                work.claims.extend(self.claims_of(&name));
+                work.endpoints.insert(name);
             }
-            Change::Set(name) => agenda.endpoints.extend(self.state.index.endpoints_of_set(&name).cloned()),
+            Change::Set(name) => work.endpoints.extend(self.state.index.endpoints_of_set(&name).cloned()),
             Change::Node(name) => {
                 let ready = self.reflectors.node(&name).map(|node| is_ready(&node));
                 let before = match ready {
@@ -168,10 +168,10 @@ impl Controller {
                 };
                 // Most changes of a node are its kubelet's sign of life.
                 if before != ready {
-                    agenda.endpoints.extend(self.state.index.endpoints_of_node(&name).cloned());
+                    work.endpoints.extend(self.state.index.endpoints_of_node(&name).cloned());
                 }
             }
-            Change::Reserved => agenda.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any())),
+            Change::Reserved => work.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any())),
             Change::Pool(name) => {
                 let pool = self.reflectors.pool(&name);
                 let generation = pool.map(|pool| pool.metadata.generation);
@@ -182,9 +182,9 @@ impl Controller {
                     None => self.state.pools.remove(&name),
                 };
                 if before != generation {
-                    agenda.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any()));
+                    work.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any()));
                 }
-                agenda.pools.insert(name);
+                work.pools.insert(name);
             }
         }
     }
