@@ -27,11 +27,11 @@ mod ip_version;
 mod leader_election;
 mod metrics;
 mod pending_changes;
+mod pool_status;
 mod reconcile;
 mod reflectors;
 mod report;
 mod unclaimed;
-mod view;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -79,7 +79,7 @@ impl Controller {
         for pool in &work.pools {
             // One change of a pool at a time: the next round sees it and makes the other.
             if !self.fill_ip_version(pool).await && !self.hold_pool(pool).await {
-                self.write_view(pool, now).await;
+                self.write_pool_status(pool, now).await;
             }
             self.heartbeat.progress();
         }

@@ -24,7 +24,7 @@ const AT_MOST: Duration = Duration::from_secs(1);
 
 impl Controller {
     /// Writes a pool's status if it is not what it should be, unless it was written a moment ago.
-    pub(super) async fn write_view(&mut self, name: &str, now: Duration) {
+    pub(super) async fn write_pool_status(&mut self, name: &str, now: Duration) {
         if let Some(next) = self.state.next_write.get(name).copied().filter(|next| *next > now) {
             self.state.delay_queue.set(next, Requeue::Pool(name.to_owned()));
             return;
