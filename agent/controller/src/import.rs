@@ -106,14 +106,14 @@ impl Controller {
 
     /// Everything that is in use and has no claim of its own: what endpoints list, and what is in pools' records alone.
     fn found(&self) -> [Vec<Found>; 2] {
-        let (mut unclaimed, mut recorded, mut listed) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut missing, mut recorded, mut listed) = (Vec::new(), Vec::new(), HashSet::new());
         for endpoint in self.reflectors.endpoints.state() {
             let name = endpoint.pod();
             let has = |claim: Arc<IPClaim>| claim.belongs_to(&name);
             for (address, pool) in self.listed(&endpoint) {
                 listed.insert((address, name.to_string()));
                 if !self.reflectors.claim(&name_of(address)).is_some_and(has) {
-                    unclaimed.push(Found::Listed(Arc::clone(&endpoint), address, pool));
+                    missing.push(Found::Listed(Arc::clone(&endpoint), address, pool));
                 }
             }
         }
@@ -125,7 +125,7 @@ impl Controller {
                 }
             }
         }
-        [unclaimed, recorded]
+        [missing, recorded]
     }
 
     async fn take_over(&self, found: &Found) -> Result<(), StoreError> {

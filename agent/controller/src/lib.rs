@@ -3,7 +3,7 @@
 //! ```text
 //! lease ─▶ leader: who of the replicas works; the store writes for no other
 //! watches (pools, endpoints, claims, pods, StatefulSets, nodes) ─▶ caches, changes ─▶ one round at a time:
-//!   unclaimed   listed without a claim ─▶ look again ─▶ claim
+//!   missing   listed without a claim ─▶ look again ─▶ claim
 //!   endpoints   judge from the caches ─▶ judge again from live reads ─▶ unbind │ release
 //!   claims      unlisted for a while ─▶ mark; rest over ─▶ delete
 //!   views       claims × endpoints ─▶ each pool's status, where it differs
@@ -26,12 +26,12 @@ mod index;
 mod ip_version;
 mod leader_election;
 mod metrics;
+mod missing_claims;
 mod pending_changes;
 mod pool_status;
 mod reconcile;
 mod reflectors;
 mod report;
-mod unclaimed;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -55,9 +55,9 @@ use index::Index;
 use leader_election::LeaderElector;
 pub use leader_election::Leadership;
 pub use metrics::ControllerMetrics;
+use missing_claims::MissingClaims;
 use reflectors::Reflectors;
 use report::Report;
-use unclaimed::Unclaimed;
 
 /// PendingChanges that come together are handled together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -115,7 +115,7 @@ struct State {
     /// Pools whose addresses in use are not all known yet, and until when to wait before the next try but one.
     held_back: HashSet<String>,
     import_pause: Duration,
-    unclaimed: FirstSeen<PodName, Unclaimed>,
+    missing_claims: FirstSeen<PodName, MissingClaims>,
     claims_seen: FirstSeen<String, (Option<String>, Option<String>, bool, bool)>,
     vacancies: FirstSeen<PodName, Vacancy>,
     terminating: FirstSeen<PodName, String>,
@@ -133,7 +133,7 @@ impl State {
         self.vacancies.forget(name);
         self.terminating.forget(name);
         self.finished.forget(name);
-        self.unclaimed.forget(name);
+        self.missing_claims.forget(name);
     }
 }
 

@@ -70,8 +70,8 @@ impl Controller {
         if work.import {
             self.import(now).await;
         }
-        let unclaimed: Vec<_> = work.endpoints.iter().filter_map(|name| self.unclaimed(name, now)).collect();
-        self.claim_unclaimed(unclaimed).await;
+        let missing: Vec<_> = work.endpoints.iter().filter_map(|name| self.missing_claims(name, now)).collect();
+        self.create_missing_claims(missing).await;
         if self.settings.collect {
             self.collect(&mut work, now).await;
         }

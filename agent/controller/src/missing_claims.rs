@@ -19,18 +19,18 @@ use super::{CONCURRENCY, Controller, Requeue};
 const REST: Duration = Duration::from_millis(500);
 
 /// What an endpoint lists without a claim of its own: each address, and who else claims it.
-pub(super) type Unclaimed = Vec<(IpAddr, Option<PodName>)>;
+pub(super) type MissingClaims = Vec<(IpAddr, Option<PodName>)>;
 
 impl Controller {
     /// The first look, at the caches. Answers the addresses whose time has come.
-    pub(super) fn unclaimed(&mut self, name: &PodName, now: Duration) -> Option<(PodName, Vec<IpAddr>)> {
-        let unclaimed = self.unclaimed_now(name);
-        if unclaimed.is_empty() {
-            self.state.unclaimed.forget(name);
+    pub(super) fn missing_claims(&mut self, name: &PodName, now: Duration) -> Option<(PodName, Vec<IpAddr>)> {
+        let missing = self.missing_claims_now(name);
+        if missing.is_empty() {
+            self.state.missing_claims.forget(name);
             return None;
         }
-        let addresses = unclaimed.iter().map(|(address, _)| *address).collect();
-        match REST.checked_sub(self.state.unclaimed.seen_for(name.clone(), unclaimed, now)) {
+        let addresses = missing.iter().map(|(address, _)| *address).collect();
+        match REST.checked_sub(self.state.missing_claims.seen_for(name.clone(), missing, now)) {
             Some(left) if !left.is_zero() => {
                 self.state.delay_queue.set(now + left, Requeue::Endpoint(name.clone()));
                 None
@@ -39,28 +39,28 @@ impl Controller {
         }
     }
 
-    fn unclaimed_now(&self, name: &PodName) -> Unclaimed {
+    fn missing_claims_now(&self, name: &PodName) -> MissingClaims {
         // One that nobody has a right to any more is collected, with what it lists.
         let kept = |endpoint: &SpiderEndpoint| self.reflectors.pod(name).is_some() || endpoint.record().is_sticky();
         let Some(endpoint) = self.reflectors.endpoint(name).filter(|endpoint| kept(endpoint)) else {
             return Vec::new();
         };
         let owner = |address| self.state.index.claim(&name_of(address)).map(|claim| claim.endpoint.clone());
-        let mut unclaimed = Vec::new();
+        let mut missing = Vec::new();
         for address in endpoint.addresses() {
             match owner(address) {
                 Some(Some(owner)) if owner == *name => {}
-                other => unclaimed.push((address, other.flatten())),
+                other => missing.push((address, other.flatten())),
             }
         }
-        unclaimed
+        missing
     }
 
     /// The second look, and what follows from it.
-    pub(super) async fn claim_unclaimed(&self, unclaimed: Vec<(PodName, Vec<IpAddr>)>) {
-        stream::iter(unclaimed)
+    pub(super) async fn create_missing_claims(&self, missing: Vec<(PodName, Vec<IpAddr>)>) {
+        stream::iter(missing)
             .for_each_concurrent(CONCURRENCY, |(name, addresses)| async move {
-                if let Err(error) = self.claim_again(&name, &addresses).await {
+                if let Err(error) = self.create_missing(&name, &addresses).await {
                     self.report.not_claimed(&name, &error);
                     self.requeue(Requeue::Endpoint(name));
                 }
@@ -69,7 +69,7 @@ impl Controller {
             .await;
     }
 
-    async fn claim_again(&self, name: &PodName, addresses: &[IpAddr]) -> Result<(), StoreError> {
+    async fn create_missing(&self, name: &PodName, addresses: &[IpAddr]) -> Result<(), StoreError> {
         let Some(endpoint) = self.store.endpoint(name).await? else { return Ok(()) };
         for (address, pool) in self.listed(&endpoint) {
             if addresses.contains(&address) {
