@@ -17,7 +17,7 @@ pub(super) enum Requeue {
     Import,
 }
 
-/// One time for each thing. Times are on the controller's clock.
+/// One time for each thing. ObservedDurations are on the controller's clock.
 #[derive(Debug, Default)]
 pub(super) struct DelayQueue {
     by_time: BTreeMap<Duration, HashSet<Requeue>>,

@@ -16,10 +16,10 @@
 
 #![forbid(unsafe_code)]
 
-mod claims;
+mod claim_gc;
 mod conditions;
 mod delay_queue;
-mod endpoints;
+mod endpoint_gc;
 mod finalizers;
 mod import;
 mod index;
@@ -50,7 +50,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use delay_queue::{DelayQueue, Requeue};
-use endpoints::Vacancy;
+use endpoint_gc::UnboundPeriod;
 use index::Index;
 use leader_election::LeaderElector;
 pub use leader_election::Leadership;
@@ -117,7 +117,7 @@ struct State {
     import_pause: Duration,
     missing_claims: FirstSeen<PodName, MissingClaims>,
     claims_seen: FirstSeen<String, (Option<String>, Option<String>, bool, bool)>,
-    vacancies: FirstSeen<PodName, Vacancy>,
+    unbound_periods: FirstSeen<PodName, UnboundPeriod>,
     terminating: FirstSeen<PodName, String>,
     finished: FirstSeen<PodName, String>,
     lost_nodes: FirstSeen<String, ()>,
@@ -130,7 +130,7 @@ struct State {
 impl State {
     /// What was known of an endpoint that is gone.
     fn forget_endpoint(&mut self, name: &PodName) {
-        self.vacancies.forget(name);
+        self.unbound_periods.forget(name);
         self.terminating.forget(name);
         self.finished.forget(name);
         self.missing_claims.forget(name);

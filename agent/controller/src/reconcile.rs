@@ -9,7 +9,7 @@ use std::{
 use holdfast_core::id::PodName;
 use kube::ResourceExt;
 
-use super::{BATCH, Controller, DEBOUNCE, RETRY, Requeue, State, endpoints::is_ready, pending_changes::Change};
+use super::{BATCH, Controller, DEBOUNCE, RETRY, Requeue, State, endpoint_gc::is_ready, pending_changes::Change};
 
 /// What one round looks at.
 #[derive(Debug, Default)]
@@ -90,24 +90,24 @@ impl Controller {
     }
 
     async fn collect(&mut self, work: &mut WorkList, now: Duration) {
-        let mut suspects = Vec::new();
+        let mut candidates = Vec::new();
         for name in std::mem::take(&mut work.endpoints) {
-            if suspects.len() < BATCH {
-                suspects.extend(self.suspect(&name, now));
+            if candidates.len() < BATCH {
+                candidates.extend(self.leak_candidate(&name, now));
             } else {
                 self.state.delay_queue.set(now, Requeue::Endpoint(name));
             }
         }
-        self.collect_endpoints(suspects).await;
-        let mut ripe = Vec::new();
+        self.collect_endpoints(candidates).await;
+        let mut due = Vec::new();
         for name in std::mem::take(&mut work.claims) {
-            if ripe.len() < BATCH {
-                ripe.extend(self.ripe(&name, now));
+            if due.len() < BATCH {
+                due.extend(self.due_claim(&name, now));
             } else {
                 self.state.delay_queue.set(now, Requeue::Claim(name));
             }
         }
-        self.collect_claims(ripe).await;
+        self.collect_claims(due).await;
     }
 
     /// Takes in everything that the caches have, and what they have no more.

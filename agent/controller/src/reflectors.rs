@@ -1,4 +1,4 @@
-//! What the API server's watches last said. Good enough to suspect; never enough to delete.
+//! What the API server's watches last said. Good enough to candidate; never enough to delete.
 
 use std::{fmt::Debug, hash::Hash, sync::Arc};
 

@@ -26,12 +26,12 @@ use super::{CONCURRENCY, Controller, Requeue};
 /// The API server's default for a pod's grace period, in seconds.
 const DEFAULT_GRACE: i64 = 30;
 
-/// For how long things have been as they are, and of what that was seen. It says nothing of a pod, node or vacancy that
+/// For how long things have been as they are, and of what that was seen. It says nothing of a pod, node or unbound that
 /// has come since.
 #[derive(Debug, Clone, Default)]
-struct Times {
-    vacancy: Option<Vacancy>,
-    vacant: Duration,
+struct ObservedDurations {
+    unbound: Option<UnboundPeriod>,
+    unbound_for: Duration,
     pod: String,
     terminating: Duration,
     finished: Duration,
@@ -39,18 +39,18 @@ struct Times {
     node_gone: Duration,
 }
 
-impl Times {
+impl ObservedDurations {
     /// What these times say of the objects as they are now.
     fn of(&self, pod: Option<&Pod>, record: &EndpointStatus) -> Self {
         let if_same = |same: bool, time: Duration| if same { time } else { Duration::ZERO };
         let (uid, node) = (pod.and_then(ResourceExt::uid).unwrap_or_default(), pod.map(node_name).unwrap_or_default());
-        let vacancy = Vacancy::of(record);
+        let unbound = UnboundPeriod::of(record);
         Self {
-            vacant: if_same(vacancy == self.vacancy, self.vacant),
+            unbound_for: if_same(unbound == self.unbound, self.unbound_for),
             terminating: if_same(uid == self.pod, self.terminating),
             finished: if_same(uid == self.pod, self.finished),
             node_gone: if_same(node == self.node, self.node_gone),
-            vacancy,
+            unbound,
             pod: uid,
             node,
         }
@@ -60,12 +60,12 @@ impl Times {
 /// A time in which no container holds an endpoint's addresses: what tells it from the one before and the one after. A
 /// record that another IPAM made remembers no holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Vacancy {
+pub(super) struct UnboundPeriod {
     generation: Generation,
     ended: Option<Timestamp>,
 }
 
-impl Vacancy {
+impl UnboundPeriod {
     fn of(record: &EndpointStatus) -> Option<Self> {
         let (current, last) = (&record.current, record.history.first());
         let ended = last.map(|former| former.ended_at);
@@ -74,7 +74,7 @@ impl Vacancy {
 }
 
 /// The objects that a judgement is about.
-struct Case<'a> {
+struct RelatedObjects<'a> {
     endpoint: &'a SpiderEndpoint,
     pod: Option<&'a Pod>,
     set: Option<&'a StatefulSet>,
@@ -82,15 +82,15 @@ struct Case<'a> {
 }
 
 /// An endpoint that looks leaked.
-pub(super) struct Suspect {
+pub(super) struct LeakCandidate {
     name: PodName,
     verdict: Verdict,
-    times: Times,
+    times: ObservedDurations,
 }
 
 impl Controller {
     /// The first look, at the caches. Answers the endpoint if it looks leaked.
-    pub(super) fn suspect(&mut self, name: &PodName, now: Duration) -> Option<Suspect> {
+    pub(super) fn leak_candidate(&mut self, name: &PodName, now: Duration) -> Option<LeakCandidate> {
         let Some(endpoint) = self.reflectors.endpoint(name) else {
             self.state.forget_endpoint(name);
             return None;
@@ -99,18 +99,25 @@ impl Controller {
         let pod = self.reflectors.pod(name);
         let set = self.reflectors.set(&PodName::new(&name.namespace, &record.owner_controller_name));
         let node = pod.as_ref().and_then(|pod| self.reflectors.node(&node_name(pod)));
-        let case = Case { endpoint: &endpoint, pod: pod.as_deref(), set: set.as_deref(), node: node.as_deref() };
-        let times = self.times(name, &record, &case, now);
-        let verdict = self.judge(&case, &record, &times);
+        let objects =
+            RelatedObjects { endpoint: &endpoint, pod: pod.as_deref(), set: set.as_deref(), node: node.as_deref() };
+        let times = self.times(name, &record, &objects, now);
+        let verdict = self.judge(&objects, &record, &times);
         if let Verdict::Wait(wait) = verdict {
             self.state.delay_queue.set(now + wait, Requeue::Endpoint(name.clone()));
         }
-        verdict.acts().then(|| Suspect { name: name.clone(), verdict, times })
+        verdict.acts().then(|| LeakCandidate { name: name.clone(), verdict, times })
     }
 
     /// For how long things have been as they are, as this controller saw it since it leads. No wall clock counts, nor what
     /// one wrote into a record: one that is wrong would free addresses early.
-    fn times(&mut self, name: &PodName, record: &EndpointStatus, case: &Case<'_>, now: Duration) -> Times {
+    fn times(
+        &mut self,
+        name: &PodName,
+        record: &EndpointStatus,
+        objects: &RelatedObjects<'_>,
+        now: Duration,
+    ) -> ObservedDurations {
         fn seen<T: PartialEq>(
             first_seen: &mut FirstSeen<PodName, T>,
             name: &PodName,
@@ -123,36 +130,36 @@ impl Controller {
             first_seen.forget(name);
             Duration::ZERO
         }
-        let uid_if = |is: fn(&Pod) -> bool| case.pod.filter(|pod| is(pod)).and_then(ResourceExt::uid);
+        let uid_if = |is: fn(&Pod) -> bool| objects.pod.filter(|pod| is(pod)).and_then(ResourceExt::uid);
         let going = uid_if(|pod| pod.metadata.deletion_timestamp.is_some());
-        let lost = case.pod.map(node_name).filter(|node| !node.is_empty() && case.node.is_none());
-        let (vacancy, state) = (Vacancy::of(record), &mut self.state);
-        Times {
-            vacant: seen(&mut state.vacancies, name, vacancy.clone(), now),
+        let lost = objects.pod.map(node_name).filter(|node| !node.is_empty() && objects.node.is_none());
+        let (unbound, state) = (UnboundPeriod::of(record), &mut self.state);
+        ObservedDurations {
+            unbound_for: seen(&mut state.unbound_periods, name, unbound.clone(), now),
             terminating: seen(&mut state.terminating, name, going, now),
             finished: seen(&mut state.finished, name, uid_if(is_finished), now),
             node_gone: lost.map_or(Duration::ZERO, |node| state.lost_nodes.seen_for(node, (), now)),
-            vacancy,
-            pod: case.pod.and_then(ResourceExt::uid).unwrap_or_default(),
-            node: case.pod.map(node_name).unwrap_or_default(),
+            unbound,
+            pod: objects.pod.and_then(ResourceExt::uid).unwrap_or_default(),
+            node: objects.pod.map(node_name).unwrap_or_default(),
         }
     }
 
     /// The second look at those that look leaked, and what follows from it.
-    pub(super) async fn collect_endpoints(&self, suspects: Vec<Suspect>) {
-        stream::iter(suspects)
-            .for_each_concurrent(CONCURRENCY, |suspect| async move {
-                if let Err(error) = self.collect_endpoint(&suspect).await {
-                    self.report.failed(&suspect.name, &error);
-                    self.requeue(Requeue::Endpoint(suspect.name));
+    pub(super) async fn collect_endpoints(&self, candidates: Vec<LeakCandidate>) {
+        stream::iter(candidates)
+            .for_each_concurrent(CONCURRENCY, |candidate| async move {
+                if let Err(error) = self.collect_endpoint(&candidate).await {
+                    self.report.failed(&candidate.name, &error);
+                    self.requeue(Requeue::Endpoint(candidate.name));
                 }
                 self.heartbeat.progress();
             })
             .await;
     }
 
-    async fn collect_endpoint(&self, suspect: &Suspect) -> Result<(), StoreError> {
-        let name = &suspect.name;
+    async fn collect_endpoint(&self, candidate: &LeakCandidate) -> Result<(), StoreError> {
+        let name = &candidate.name;
         // The endpoint first: whatever comes after this read and gives its addresses to a pod writes it, and then the
         // write below fails. Read later, it could be that of a pod which the look for pods was too early to see.
         let Some(mut endpoint) = self.store.endpoint(name).await? else { return Ok(()) };
@@ -165,11 +172,11 @@ impl Controller {
             Some(node) => self.store.node(&node).await?,
             None => None,
         };
-        let case = Case { endpoint: &endpoint, pod: pod.as_ref(), set: set.as_ref(), node: node.as_ref() };
-        let verdict = self.judge(&case, &record, &suspect.times.of(pod.as_ref(), &record));
+        let objects = RelatedObjects { endpoint: &endpoint, pod: pod.as_ref(), set: set.as_ref(), node: node.as_ref() };
+        let verdict = self.judge(&objects, &record, &candidate.times.of(pod.as_ref(), &record));
         // The two looks have to agree: whatever changed in between is judged anew by the event that it causes.
-        if verdict != suspect.verdict {
-            tracing::debug!(pod = %name, first = ?suspect.verdict, second = ?verdict, "the second look differs");
+        if verdict != candidate.verdict {
+            tracing::debug!(pod = %name, first = ?candidate.verdict, second = ?verdict, "the second look differs");
             return Ok(());
         }
         let reference = endpoint.object_ref(&());
@@ -206,21 +213,21 @@ impl Controller {
         futures::future::try_join_all(marks).await.map(drop)
     }
 
-    fn judge(&self, case: &Case<'_>, record: &EndpointStatus, times: &Times) -> Verdict {
-        let name = case.endpoint.name_any();
+    fn judge(&self, objects: &RelatedObjects<'_>, record: &EndpointStatus, times: &ObservedDurations) -> Verdict {
+        let name = objects.endpoint.name_any();
         let sticky = record.is_sticky() && self.settings.stateful_set;
         let key = SetKey { name: &record.owner_controller_name, uid: record.owner_controller_uid.as_deref() };
-        let set_retain = || case.set.and_then(|set| retain_of(set.annotations()));
+        let set_retain = || objects.set.and_then(|set| retain_of(set.annotations()));
         let facts = EndpointFacts {
             name: &name,
             pod_uid: &record.current.uid,
             set: sticky.then_some(key),
             bound: record.current.state == HolderState::Bound,
-            retain: retain_of(case.endpoint.annotations()).or_else(set_retain),
-            vacant_for: times.vacant,
+            retain: retain_of(objects.endpoint.annotations()).or_else(set_retain),
+            vacant_for: times.unbound_for,
         };
-        let pod = case.pod.map(|pod| pod_facts(pod, case.node, times));
-        collect::judge(&facts, pod, case.set.map(set_facts), &self.settings.policy)
+        let pod = objects.pod.map(|pod| pod_facts(pod, objects.node, times));
+        collect::judge(&facts, pod, objects.set.map(set_facts), &self.settings.policy)
     }
 }
 
@@ -233,7 +240,7 @@ fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn pod_facts<'a>(pod: &'a Pod, node: Option<&Node>, times: &Times) -> PodFacts<'a> {
+fn pod_facts<'a>(pod: &'a Pod, node: Option<&Node>, times: &ObservedDurations) -> PodFacts<'a> {
     let meta = &pod.metadata;
     let ending = |seen_for, grace: Option<i64>| {
         let grace = grace.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
@@ -286,7 +293,13 @@ mod tests {
                 .unwrap()
         };
         let long = Duration::from_secs(99);
-        let seen = Times { pod: "a".into(), terminating: long, node: "n".into(), node_gone: long, ..Times::default() };
+        let seen = ObservedDurations {
+            pod: "a".into(),
+            terminating: long,
+            node: "n".into(),
+            node_gone: long,
+            ..ObservedDurations::default()
+        };
         let record = EndpointStatus::default();
         assert_eq!(seen.of(Some(&pod("a")), &record).terminating, long);
         let other = seen.of(Some(&pod("b")), &record);
@@ -297,12 +310,12 @@ mod tests {
     #[test]
     fn a_vacancy_needs_no_history() {
         let mut record = EndpointStatus::default();
-        assert_eq!(Vacancy::of(&record), None);
+        assert_eq!(UnboundPeriod::of(&record), None);
         record.current.state = HolderState::Reserved;
-        let first = Vacancy::of(&record);
+        let first = UnboundPeriod::of(&record);
         assert!(first.is_some());
         record.current.generation = record.current.generation.next();
-        assert_ne!(Vacancy::of(&record), first, "somebody held it in between");
+        assert_ne!(UnboundPeriod::of(&record), first, "somebody held it in between");
     }
 
     #[test]
@@ -312,7 +325,7 @@ mod tests {
             "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 7, "containers": []}, "status": {"phase": "Failed"}
         }))
         .unwrap();
-        let times = Times { terminating: Duration::from_secs(3), ..Times::default() };
+        let times = ObservedDurations { terminating: Duration::from_secs(3), ..ObservedDurations::default() };
         let facts = pod_facts(&pod, None, &times);
         let ending = |seen_for, grace| {
             Some(Termination { seen_for: Duration::from_secs(seen_for), grace: Duration::from_secs(grace) })

@@ -16,14 +16,14 @@ use kube::{Resource, ResourceExt};
 use super::{CONCURRENCY, Controller, Requeue};
 
 /// A claim whose time has come.
-pub(super) struct Ripe {
+pub(super) struct DueClaim {
     claim: Arc<IPClaim>,
     verdict: ClaimVerdict,
 }
 
 impl Controller {
     /// Judges a claim as the caches show it. Answers it if its time has come.
-    pub(super) fn ripe(&mut self, name: &str, now: Duration) -> Option<Ripe> {
+    pub(super) fn due_claim(&mut self, name: &str, now: Duration) -> Option<DueClaim> {
         let (Some(claim), Some(known)) = (self.reflectors.claim(name), self.state.index.claim(name)) else {
             self.state.claims_seen.forget(name);
             return None;
@@ -43,30 +43,30 @@ impl Controller {
                 self.state.delay_queue.set(now + rest, Requeue::Claim(name.to_owned()));
                 None
             }
-            verdict => Some(Ripe { claim, verdict }),
+            verdict => Some(DueClaim { claim, verdict }),
         }
     }
 
-    pub(super) async fn collect_claims(&self, ripe: Vec<Ripe>) {
-        stream::iter(ripe)
-            .for_each_concurrent(CONCURRENCY, |ripe| async move {
-                if let Err(error) = self.collect_claim(&ripe).await {
-                    self.report.failed(&ripe.claim.spec.address, &error);
-                    self.requeue(Requeue::Claim(ripe.claim.name_any()));
+    pub(super) async fn collect_claims(&self, due: Vec<DueClaim>) {
+        stream::iter(due)
+            .for_each_concurrent(CONCURRENCY, |due| async move {
+                if let Err(error) = self.collect_claim(&due).await {
+                    self.report.failed(&due.claim.spec.address, &error);
+                    self.requeue(Requeue::Claim(due.claim.name_any()));
                 }
                 self.heartbeat.progress();
             })
             .await;
     }
 
-    async fn collect_claim(&self, ripe: &Ripe) -> Result<(), StoreError> {
-        let claim = &ripe.claim;
+    async fn collect_claim(&self, due: &DueClaim) -> Result<(), StoreError> {
+        let claim = &due.claim;
         let address = claim.spec.address;
         let well_named = claim.name_any() == holdfast_api::claim::name_of(address);
         match claim.endpoint() {
             // Its name is no address, so it locks none, and nothing becomes free with it.
             _ if !well_named => self.store.delete_claim(claim).await.map(drop)?,
-            Some(owner) if ripe.verdict == ClaimVerdict::Mark => {
+            Some(owner) if due.verdict == ClaimVerdict::Mark => {
                 if self.store.mark_released(address, &owner).await? {
                     self.report.claim(address, &claim.spec.endpoint, claim.object_ref(&()), Reason::Unlisted);
                 }
