@@ -51,7 +51,7 @@ impl Controller {
         stream::iter(due)
             .for_each_concurrent(CONCURRENCY, |due| async move {
                 if let Err(error) = self.collect_claim(&due).await {
-                    self.report.failed(&due.claim.spec.address, &error);
+                    self.outcomes.failed(&due.claim.spec.address, &error);
                     self.requeue(Requeue::Claim(due.claim.name_any()));
                 }
                 self.heartbeat.progress();
@@ -68,7 +68,7 @@ impl Controller {
             _ if !well_named => self.store.delete_claim(claim).await.map(drop)?,
             Some(owner) if due.verdict == ClaimVerdict::Mark => {
                 if self.store.mark_released(address, &owner).await? {
-                    self.report.claim(address, &claim.spec.endpoint, claim.object_ref(&()), Reason::Unlisted);
+                    self.outcomes.claim(address, &claim.spec.endpoint, claim.object_ref(&()), Reason::Unlisted);
                 }
             }
             // A claim that names no endpoint can be listed by none: there is nobody to look for.
@@ -77,7 +77,7 @@ impl Controller {
                 tracing::debug!(%address, ?outcome, "ended the rest of a claim");
                 if outcome == ReleaseOutcome::Deleted {
                     let reason = if owner.is_some() { Reason::CooldownOver } else { Reason::Unlisted };
-                    self.report.claim(address, &claim.spec.endpoint, claim.object_ref(&()), reason);
+                    self.outcomes.claim(address, &claim.spec.endpoint, claim.object_ref(&()), reason);
                 }
             }
         }

@@ -150,7 +150,7 @@ impl Controller {
         stream::iter(candidates)
             .for_each_concurrent(CONCURRENCY, |candidate| async move {
                 if let Err(error) = self.collect_endpoint(&candidate).await {
-                    self.report.failed(&candidate.name, &error);
+                    self.outcomes.failed(&candidate.name, &error);
                     self.requeue(Requeue::Endpoint(candidate.name));
                 }
                 self.heartbeat.progress();
@@ -191,7 +191,7 @@ impl Controller {
                 // The agent that still had it fences what is left there.
                 endpoint.labels_mut().remove(NODE_LABEL);
                 self.store.write_endpoint(&endpoint).await?;
-                self.report.unbound(name, reference, reason);
+                self.outcomes.unbound(name, reference, reason);
             }
             Verdict::Release(reason) => self.release(&endpoint, reason).await?,
         }
@@ -203,7 +203,7 @@ impl Controller {
             return Ok(());
         }
         let (name, addresses) = (endpoint.pod(), endpoint.addresses());
-        self.report.released(&name, endpoint.object_ref(&()), reason, &addresses);
+        self.outcomes.released(&name, endpoint.object_ref(&()), reason, &addresses);
         let marks = addresses.iter().map(|address| async {
             match self.reflectors.claim(&name_of(*address)) {
                 Some(claim) => self.store.mark_claim_released(&claim, &name).await,

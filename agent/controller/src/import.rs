@@ -95,7 +95,7 @@ impl Controller {
                 let outcome = self.take_over(&found).await;
                 self.heartbeat.progress();
                 if let Err(error) = outcome {
-                    self.report.not_claimed(&found, &error);
+                    self.outcomes.not_claimed(&found, &error);
                     failed.lock().unwrap_or_else(PoisonError::into_inner).insert(found.pool());
                 }
             }
@@ -152,7 +152,7 @@ impl Controller {
         let Some(pod) = self.store.pod(&name).await?.filter(named) else { return Ok(()) };
         let mut endpoint = endpoint.unwrap_or_else(|| SpiderEndpoint::for_pod(&name));
         if let AcquireOutcome::HeldBy(holder) = self.store.acquire(address, &pool.name_any(), &name).await? {
-            self.report.taken(&name, pod.object_ref(&()), address, &holder);
+            self.outcomes.taken(&name, pod.object_ref(&()), address, &holder);
             return Ok(());
         }
         let mut status = endpoint.status.take().unwrap_or_default();
@@ -160,7 +160,7 @@ impl Controller {
         list(&mut status, record, address, &parsed, &pool.name_any());
         endpoint.status = Some(status);
         let written = self.store.write_endpoint(&endpoint).await?;
-        self.report.claimed(&name, written.object_ref(&()), Reason::Imported, address);
+        self.outcomes.claimed(&name, written.object_ref(&()), Reason::Imported, address);
         Ok(())
     }
 }

@@ -27,11 +27,11 @@ mod ip_version;
 mod leader_election;
 mod metrics;
 mod missing_claims;
+mod outcome_recorder;
 mod pending_changes;
 mod pool_status;
 mod reconcile;
 mod reflectors;
-mod report;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -56,8 +56,8 @@ use leader_election::LeaderElector;
 pub use leader_election::Leadership;
 pub use metrics::ControllerMetrics;
 use missing_claims::MissingClaims;
+use outcome_recorder::OutcomeRecorder;
 use reflectors::Reflectors;
-use report::Report;
 
 /// PendingChanges that come together are handled together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -98,7 +98,7 @@ pub struct Controller {
     reflectors: Reflectors,
     settings: Settings,
     metrics: ControllerMetrics,
-    report: Report,
+    outcomes: OutcomeRecorder,
     state: State,
     /// What has to be tried again.
     failed: Mutex<Vec<Requeue>>,
@@ -204,7 +204,7 @@ impl Controller {
         let gate = WriteGate::closed();
         let leases = Leases::new(store.client().clone(), &settings.namespace, LEASE);
         let store = store.with_write_gate(gate.clone());
-        let report = Report::start(store.clone(), &settings.identity, metrics.clone(), tasks);
+        let outcomes = OutcomeRecorder::start(store.clone(), &settings.identity, metrics.clone(), tasks);
         let elector = LeaderElector::new(leases, &settings.identity, settings.lease_timings, gate);
         let heartbeat = Heartbeat {
             synced: watch::Sender::new(false),
@@ -217,7 +217,7 @@ impl Controller {
             reflectors,
             settings,
             metrics,
-            report,
+            outcomes,
             state: State::default(),
             failed: Mutex::default(),
             elector: Some(elector),

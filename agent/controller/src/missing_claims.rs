@@ -61,7 +61,7 @@ impl Controller {
         stream::iter(missing)
             .for_each_concurrent(CONCURRENCY, |(name, addresses)| async move {
                 if let Err(error) = self.create_missing(&name, &addresses).await {
-                    self.report.not_claimed(&name, &error);
+                    self.outcomes.not_claimed(&name, &error);
                     self.requeue(Requeue::Endpoint(name));
                 }
                 self.heartbeat.progress();
@@ -90,7 +90,7 @@ impl Controller {
         let name = endpoint.pod();
         match self.store.create_claim(address, pool, &name).await {
             Ok(()) => {
-                self.report.claimed(&name, endpoint.object_ref(&()), reason, address);
+                self.outcomes.claimed(&name, endpoint.object_ref(&()), reason, address);
                 return Ok(true);
             }
             Err(error) if error.is_conflict() => {}
@@ -101,7 +101,7 @@ impl Controller {
         if let Some(claim) = theirs
             && self.store.endpoint(&name).await?.is_some_and(|endpoint| endpoint.lists(address))
         {
-            self.report.taken(&name, endpoint.object_ref(&()), address, &claim.spec.endpoint);
+            self.outcomes.taken(&name, endpoint.object_ref(&()), address, &claim.spec.endpoint);
         }
         Ok(false)
     }

@@ -12,12 +12,12 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use crate::metrics::ControllerMetrics;
 
 #[derive(Clone)]
-pub(super) struct Report {
+pub(super) struct OutcomeRecorder {
     events: EventRecorder,
     metrics: ControllerMetrics,
 }
 
-impl Report {
+impl OutcomeRecorder {
     /// A report whose events are written by a task of its own, one after the other: they must not crowd out the
     /// collector's writes. Those of a leader that leads no more are not written: what they say may be another's to tell.
     pub(super) fn start(
@@ -69,7 +69,7 @@ impl Report {
         let reason = Reason::AddressTaken;
         tracing::warn!(%pod, %address, holder, reason = reason.as_str(), "an address in use is claimed for another");
         let note = format!("{address}, which it uses, is claimed for {holder}: one of the two has to be made anew");
-        self.warning(about, "Report", reason, note);
+        self.warning(about, "OutcomeRecorder", reason, note);
     }
 
     pub(super) fn not_claimed(&self, what: &impl Display, error: &StoreError) {
