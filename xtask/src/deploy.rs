@@ -39,20 +39,16 @@ pub fn install_loaded(cluster: &Cluster, values: Value, progress: &Progress) -> 
     wait_ready(cluster, progress)
 }
 
-/// Waits until every node has a serving agent and says that it is ready.
+/// Waits until holdfast's pods are of the present templates and Ready, and every node says that it is ready.
 pub fn wait_ready(cluster: &Cluster, progress: &Progress) -> Result<()> {
-    let agents = ["-n", NAMESPACE, "daemonset", "holdfast-agent"];
-    cluster.wait_for(progress, "the agents", &agents, ROLLOUT, |set| {
-        let status = &set.ok_or("there is no DaemonSet")?["status"];
-        let (wanted, ready) = (&status["desiredNumberScheduled"], &status["numberReady"]);
-        let settled = wanted == ready && wanted.as_u64() > Some(0);
-        if settled { Ok(()) } else { Err(format!("{ready} of {wanted} are ready")) }
-    })?;
-    let controller = ["-n", NAMESPACE, "deployment", "holdfast-controller"];
-    cluster.wait_for(progress, "the controller", &controller, ROLLOUT, |deployment| {
-        let status = &deployment.ok_or("there is no Deployment")?["status"];
-        if status["readyReplicas"].as_u64() >= Some(1) { Ok(()) } else { Err("it is not ready".to_owned()) }
-    })?;
+    for (what, kind, name) in
+        [("the agents", "daemonset", "holdfast-agent"), ("the controller", "deployment", "holdfast-controller")]
+    {
+        let workload = ["-n", NAMESPACE, kind, name];
+        cluster.wait_for(progress, what, &workload, ROLLOUT, |workload| {
+            rolled_out(workload.ok_or_else(|| format!("there is no {kind}"))?)
+        })?;
+    }
     cluster.wait_for(progress, "the nodes", &["nodes"], ROLLOUT, |nodes| {
         let nodes = nodes.and_then(|nodes| nodes["items"].as_array()).ok_or("there are none")?;
         let ready = |node: &&Value| {
@@ -63,6 +59,26 @@ pub fn wait_ready(cluster: &Cluster, progress: &Progress) -> Result<()> {
         let count = nodes.iter().filter(ready).count();
         if count == nodes.len() { Ok(()) } else { Err(format!("{count} of {} are ready", nodes.len())) }
     })
+}
+
+/// The reason why not all pods of a DaemonSet or Deployment are of its present template and Ready, as its status has it.
+pub fn rolled_out(workload: &Value) -> Result<(), String> {
+    let (wanted, present, status) =
+        (&workload["spec"]["replicas"], &workload["metadata"]["generation"], &workload["status"]);
+    if status["observedGeneration"] != *present {
+        return Err("its controller has not seen the present template".to_owned());
+    }
+    let (wanted, counts) = if wanted.is_null() {
+        (&status["desiredNumberScheduled"], ["currentNumberScheduled", "updatedNumberScheduled", "numberReady"])
+    } else {
+        (wanted, ["replicas", "updatedReplicas", "readyReplicas"])
+    };
+    let short = counts.into_iter().find(|count| status[count] != *wanted);
+    match short {
+        Some(count) => Err(format!("{count} is {}, should be {wanted}", status[count])),
+        None if wanted.as_u64() > Some(0) => Ok(()),
+        None => Err("it wants no pods".to_owned()),
+    }
 }
 
 /// In the laboratory no service proxy runs: the agents are told the API server's own address.
@@ -83,5 +99,30 @@ fn load(cluster: &Cluster, archive: &Path) -> Result<()> {
         }
         // Its nodes have the image from a registry that the chart's values name.
         Cluster::Other(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollout_is_over_once_all_pods_are_of_the_present_template_and_ready() {
+        let set = |ready: u32, observed: u32| {
+            json!({"metadata": {"generation": 2}, "spec": {}, "status": {
+                "observedGeneration": observed, "desiredNumberScheduled": 2, "currentNumberScheduled": 2,
+                "updatedNumberScheduled": 2, "numberReady": ready,
+            }})
+        };
+        rolled_out(&set(2, 2)).unwrap();
+        assert_eq!(rolled_out(&set(1, 2)).unwrap_err(), "numberReady is 1, should be 2");
+        rolled_out(&set(2, 1)).unwrap_err();
+        let deployment = |updated: u32| {
+            json!({"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": {
+                "observedGeneration": 1, "replicas": 2, "updatedReplicas": updated, "readyReplicas": 2,
+            }})
+        };
+        rolled_out(&deployment(2)).unwrap();
+        rolled_out(&deployment(1)).unwrap_err();
     }
 }

@@ -133,7 +133,8 @@ impl Lab {
         self.nodes().iter().try_for_each(|node| node.load_image(archive))
     }
 
-    fn ended(&self) -> Result<Vec<String>> {
+    /// The services that should run and do not.
+    pub fn ended(&self) -> Result<Vec<String>> {
         up::ended(&self.layout, &self.description.programs)
     }
 

@@ -21,7 +21,7 @@ fn nothing_allocated(namespace: &TestNamespace) -> Result<()> {
 
 #[test]
 fn annotations_that_cannot_be_used_are_told_in_the_pods_events() -> Result<()> {
-    let namespace = TestNamespace::new("annotations", 5)?;
+    let namespace = TestNamespace::shared("annotations", 5)?;
     let before = agents::containers(namespace.world)?;
     let wrong_family = json!({"ipv4": [namespace.pool6]}).to_string();
     let cases: [(&str, &str, &str, &[&str]); 5] = [
@@ -44,7 +44,7 @@ fn annotations_that_cannot_be_used_are_told_in_the_pods_events() -> Result<()> {
 
 #[test]
 fn calls_that_cannot_be_used_are_refused_with_the_right_code() -> Result<()> {
-    let namespace = TestNamespace::new("calls", 5)?;
+    let namespace = TestNamespace::shared("calls", 5)?;
     let before = agents::containers(namespace.world)?;
     let pod = namespace.pod_without_network("web")?;
     let sandbox = Sandbox::new(namespace.world, &pod, "mistaken")?;
@@ -83,7 +83,7 @@ fn calls_that_cannot_be_used_are_refused_with_the_right_code() -> Result<()> {
 
 #[test]
 fn garbage_on_the_agents_socket_does_no_harm() -> Result<()> {
-    let namespace = TestNamespace::new("socket", 5)?;
+    let namespace = TestNamespace::shared("socket", 5)?;
     let before = agents::containers(namespace.world)?;
     let pod = namespace.pod_without_network("web")?;
     let node = pod["spec"]["nodeName"].as_str().context("the pod has a node")?;

@@ -98,7 +98,7 @@ fn nothing_is_left(namespace: &TestNamespace) -> Result<()> {
 fn after_any_churn_the_pool_is_empty() -> Result<()> {
     let (seed, seconds) = (seed()?, setting("HOLDFAST_CHURN_SECONDS")?.unwrap_or(SECONDS));
     eprintln!("churning for {seconds} s with HOLDFAST_CHURN_SEED={seed}");
-    let namespace = TestNamespace::new("churn", POOL)?;
+    let namespace = TestNamespace::shared("churn", POOL)?;
     let (mut dice, mut invariants) = (Dice(seed), Invariants::new(&namespace));
     let (begun, mut acts, mut most_ready) = (Instant::now(), 0, 0);
     while begun.elapsed() < Duration::from_secs(seconds) {

@@ -15,8 +15,8 @@ fn header(namespace: &TestNamespace, arguments: &[&str]) -> Result<Vec<String>> 
 
 #[test]
 fn short_names_show_the_documented_columns() -> Result<()> {
-    let namespace = TestNamespace::new("columns", 3)?;
-    namespace.world.cluster.apply(&reserved(&namespace).to_string())?;
+    let namespace = TestNamespace::shared("columns", 3)?;
+    namespace.apply_labelled(vec![reserved(&namespace)])?;
     namespace.apply(manifest::pod("one"))?;
     let holder = namespace.ready("one")?;
     namespace.pool_shows(&namespace.pool4, |shown| (shown.len() == 1).then_some(()))?;
@@ -57,7 +57,6 @@ fn short_names_show_the_documented_columns() -> Result<()> {
             ensure!(all.contains(word.as_str()), "{word} is not in\n{all}");
         }
     }
-    namespace.world.cluster.run(&["delete", "sr", &namespace.name])?;
     namespace.finish()
 }
 

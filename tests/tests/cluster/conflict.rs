@@ -37,7 +37,7 @@ impl Drop for Squatter<'_> {
 
 #[test]
 fn a_claim_from_the_lan_is_told_with_both_hardware_addresses() -> Result<()> {
-    let namespace = TestNamespace::new("conflict", 5)?;
+    let namespace = TestNamespace::shared("conflict", 5)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let holder = namespace.ready("web-0")?;
     let address = holder.addresses()[0];
@@ -50,7 +50,7 @@ fn a_claim_from_the_lan_is_told_with_both_hardware_addresses() -> Result<()> {
     let own = namespace.kubectl(&["exec", "web-0", "--", "cat", "/sys/class/net/eth0/address"])?;
     namespace.told("Pod", "web-0", "AddressConflict", &[address, &foreign, own.trim(), &holder.container])?;
     drop(squatter);
-    lan(&["ip", "neigh", "flush", "dev", "eth0"])?;
+    lan(&["ip", "neigh", "flush", "to", address, "dev", "eth0"])?;
     traffic::reaches(namespace.world, &holder).context("after the other has given it up")?;
     namespace.finish()
 }

@@ -105,7 +105,7 @@ fn whole(namespace: &TestNamespace, pod: &str, sandbox: &Sandbox) -> Result<Hold
 
 #[test]
 fn killed_at_any_moment_of_an_add_and_a_del() -> Result<()> {
-    let namespace = TestNamespace::alone("crash", 40)?;
+    let namespace = TestNamespace::exclusive("crash", 40)?;
     let world = namespace.world;
     let sticky = namespace.pod_without_network("web")?;
     let name = text(&sticky, "/spec/nodeName")?;
@@ -149,6 +149,6 @@ fn killed_at_any_moment_of_an_add_and_a_del() -> Result<()> {
         ensure!(endpoint["status"]["current"]["state"] == "Reserved", "it is still held: {endpoint}");
         ensure!(namespace.endpoint(&format!("single-{step}"))?.is_none(), "single-{step} still has an endpoint");
     }
-    drop(away);
+    away.back()?;
     namespace.finish()
 }

@@ -20,7 +20,7 @@ fn heard(process: Pid, from: &str) -> Result<bool> {
 
 #[test]
 fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
-    let namespace = TestNamespace::alone("death", 10)?;
+    let namespace = TestNamespace::exclusive("death", 10)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let before = namespace.ready("web-0")?;
     let app = namespace.pod("web-0")?.context("the pod runs")?;
@@ -37,7 +37,7 @@ fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
     })?;
     // Its containers live on in the sandbox's network.
     ensure!(!heard(process, before.addresses()[0])?, "what is left of the dead sandbox is still heard");
-    drop(away);
+    away.back()?;
     let after = namespace.ready_as("web-0", |now| now.container != before.container)?;
     before.sticks(&after)?;
     traffic::reaches(namespace.world, &after)?;
@@ -46,7 +46,7 @@ fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
 
 #[test]
 fn a_record_left_behind_names_the_living_container_again() -> Result<()> {
-    let namespace = TestNamespace::new("behind", 10)?;
+    let namespace = TestNamespace::shared("behind", 10)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let before = namespace.ready("web-0")?;
     let older = json!({"status": {"current": {"containerID": "left-behind"}}}).to_string();

@@ -17,7 +17,7 @@ fn from_pools(namespace: &TestNamespace, pod: &str, pools: &[String; 2]) -> Resu
 
 #[test]
 fn another_default_moves_no_sticky_address() -> Result<()> {
-    let namespace = TestNamespace::new("defaults", 4)?;
+    let namespace = TestNamespace::shared("defaults", 4)?;
     let more = namespace.more_pools(4, &json!({}))?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let before = namespace.ready("web-0")?;
@@ -41,7 +41,7 @@ fn another_default_moves_no_sticky_address() -> Result<()> {
 
 #[test]
 fn a_pool_marked_as_default_serves_where_nothing_is_named() -> Result<()> {
-    let namespace = TestNamespace::new("marked", 4)?;
+    let namespace = TestNamespace::shared("marked", 4)?;
     for annotation in ANNOTATIONS {
         namespace.kubectl(&["annotate", "namespace", &namespace.name, &format!("{annotation}-")])?;
     }

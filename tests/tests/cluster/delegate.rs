@@ -74,7 +74,7 @@ fn life(namespace: &TestNamespace, plugin: &str, reached: impl Fn(&Holder) -> Re
 
 #[test]
 fn macvlan_keeps_the_address() -> Result<()> {
-    let namespace = TestNamespace::new("macvlan", 5)?;
+    let namespace = TestNamespace::shared("macvlan", 5)?;
     life(&namespace, "macvlan", |holder| {
         // The LAN's host knows the address by the hardware address of the sandbox before: it is told of the new one.
         namespace.wait("a host on the LAN to reach the pod", 15, || {
@@ -87,7 +87,7 @@ fn macvlan_keeps_the_address() -> Result<()> {
 
 #[test]
 fn bridge_keeps_the_address() -> Result<()> {
-    let namespace = TestNamespace::new("bridge", 5)?;
+    let namespace = TestNamespace::shared("bridge", 5)?;
     life(&namespace, "bridge", |_| Ok(()))?;
     for node in namespace.world.lab().nodes() {
         // The plugin leaves its bridge; only the pod's node has it.
@@ -98,7 +98,7 @@ fn bridge_keeps_the_address() -> Result<()> {
 
 #[test]
 fn a_pod_that_is_not_of_a_stateful_set_gives_its_address_back() -> Result<()> {
-    let namespace = TestNamespace::new("released", 5)?;
+    let namespace = TestNamespace::shared("released", 5)?;
     let mut pod = manifest::pod("single");
     pod["spec"]["hostNetwork"] = json!(true);
     namespace.apply(pod)?;

@@ -28,7 +28,7 @@ fn freed(namespace: &TestNamespace, since: Instant) -> Result<()> {
 
 #[test]
 fn deleted_with_its_pods() -> Result<()> {
-    let namespace = TestNamespace::new("delete", 4)?;
+    let namespace = TestNamespace::shared("delete", 4)?;
     namespace.apply(manifest::stateful_set("web", 2))?;
     namespace.ready("web-0")?;
     namespace.ready("web-1")?;
@@ -45,7 +45,7 @@ fn deleted_with_its_pods() -> Result<()> {
 
 #[test]
 fn deleted_before_its_pods() -> Result<()> {
-    let namespace = TestNamespace::new("orphan", 4)?;
+    let namespace = TestNamespace::shared("orphan", 4)?;
     namespace.apply(manifest::stateful_set("web", 2))?;
     let holders = [namespace.ready("web-0")?, namespace.ready("web-1")?];
     namespace.kubectl(&["delete", "sts", "web", "--cascade=orphan"])?;
@@ -63,7 +63,7 @@ fn deleted_before_its_pods() -> Result<()> {
 
 #[test]
 fn deleted_and_made_again_under_its_name() -> Result<()> {
-    let namespace = TestNamespace::new("again", 4)?;
+    let namespace = TestNamespace::shared("again", 4)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let before = namespace.ready("web-0")?;
     namespace.kubectl(&["delete", "sts", "web", "--wait=false"])?;
@@ -83,7 +83,7 @@ fn deleted_and_made_again_under_its_name() -> Result<()> {
 
 #[test]
 fn deleted_after_its_pods() -> Result<()> {
-    let namespace = TestNamespace::new("foreground", 4)?;
+    let namespace = TestNamespace::shared("foreground", 4)?;
     namespace.apply(manifest::stateful_set("web", 2))?;
     namespace.ready("web-0")?;
     namespace.ready("web-1")?;
@@ -95,7 +95,7 @@ fn deleted_after_its_pods() -> Result<()> {
 
 #[test]
 fn deleted_with_its_namespace() -> Result<()> {
-    let namespace = TestNamespace::new("namespace", 4)?;
+    let namespace = TestNamespace::shared("namespace", 4)?;
     namespace.apply(manifest::stateful_set("web", 2))?;
     namespace.apply(manifest::deployment("front", 1))?;
     for pod in ["web-0", "web-1", &namespace.ready_pod("front", "")?] {

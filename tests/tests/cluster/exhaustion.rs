@@ -9,7 +9,7 @@ use xtask::progress::Look;
 
 #[test]
 fn the_pod_says_what_holds_the_pool_and_gets_the_next_free_address() -> Result<()> {
-    let namespace = TestNamespace::new("full", 2)?;
+    let namespace = TestNamespace::shared("full", 2)?;
     namespace.apply(manifest::stateful_set("web", 2))?;
     let holders = [namespace.ready("web-0")?, namespace.ready("web-1")?];
     namespace.apply(manifest::deployment("late", 1))?;

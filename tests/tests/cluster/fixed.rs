@@ -16,7 +16,7 @@ fn fixed(name: &str, addresses: &[&[String; 2]]) -> Value {
 
 #[test]
 fn each_ordinal_gets_what_is_fixed_for_it_once_it_can() -> Result<()> {
-    let namespace = TestNamespace::new("fixed", 6)?;
+    let namespace = TestNamespace::shared("fixed", 6)?;
     let [two, five, outside] = [2, 5, 90].map(|number| namespace.addresses(number));
     namespace.apply(fixed("web", &[&five, &two]))?;
     for (pod, addresses) in [("web-0", &five), ("web-1", &two)] {
@@ -44,7 +44,7 @@ fn each_ordinal_gets_what_is_fixed_for_it_once_it_can() -> Result<()> {
 
 #[test]
 fn a_pod_that_waits_for_one_family_sits_on_no_other() -> Result<()> {
-    let namespace = TestNamespace::new("half", 4)?;
+    let namespace = TestNamespace::shared("half", 4)?;
     let two = namespace.addresses(2);
     namespace.apply(fixed("web", &[&two]))?;
     namespace.ready("web-0")?;

@@ -7,7 +7,7 @@ use crate::{manifest, traffic};
 
 #[test]
 fn force_deleted_pods_keep_or_free_their_addresses() -> Result<()> {
-    let namespace = TestNamespace::new("forced", 4)?;
+    let namespace = TestNamespace::shared("forced", 4)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     namespace.apply(manifest::deployment("front", 1))?;
     let sticky = namespace.ready("web-0")?;

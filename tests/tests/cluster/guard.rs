@@ -53,7 +53,7 @@ fn steal(namespace: &TestNamespace, thief: &Holder, victim: &Holder) -> Result<(
 
 #[test]
 fn a_pod_cannot_use_its_neighbours_address() -> Result<()> {
-    let namespace = TestNamespace::new("guard", 5)?;
+    let namespace = TestNamespace::shared("guard", 5)?;
     let mut set = manifest::stateful_set("web", 2);
     let container = &mut set["spec"]["template"]["spec"]["containers"][0];
     container["securityContext"] = json!({"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}});
@@ -109,7 +109,7 @@ impl Usage {
 /// A million packets, each from another address of the pool's network that is not the pod's.
 #[test]
 fn a_flood_disturbs_neither_the_neighbour_nor_the_agent() -> Result<()> {
-    let namespace = TestNamespace::alone("flood", 200)?;
+    let namespace = TestNamespace::exclusive("flood", 200)?;
     let world = namespace.world;
     namespace.apply(manifest::stateful_set("web", 2))?;
     let (flooder, neighbour) = (namespace.ready("web-0")?, namespace.ready("web-1")?);

@@ -9,7 +9,7 @@ use crate::{manifest, sandbox};
 
 #[test]
 fn a_late_del_of_the_first_sandbox_changes_nothing() -> Result<()> {
-    let namespace = TestNamespace::new("late", 10)?;
+    let namespace = TestNamespace::shared("late", 10)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let first = namespace.ready("web-0")?;
     sandbox::kill_container(&first.container)?;
@@ -48,7 +48,7 @@ fn conf_of(plugin: &str) -> serde_json::Value {
 /// The order that no real runtime can be made to follow on demand: ADD, ADD, and only then the first one's DEL.
 #[test]
 fn the_first_sandbox_is_deleted_while_the_second_is_used() -> Result<()> {
-    let namespace = TestNamespace::new("order", 10)?;
+    let namespace = TestNamespace::shared("order", 10)?;
     let pod = namespace.pod_without_network("web")?;
     let conf = conf("1.0.0");
     let first = Sandbox::new(namespace.world, &pod, "first-sandbox")?;

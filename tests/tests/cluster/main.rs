@@ -11,12 +11,16 @@
 //! agents   holdfast's own pods
 //! spoofer  a pod that spoofs its source address
 //! nodes    a node without its runtime, or without the plugin
+//! exclusive  who may disturb what
+//! whole    what every test may expect, and what a test that disturbed something waits for
 //! ```
 //!
-//! Tests run at the same time, but for those that disturb others. `cargo xtask test cluster` runs them all.
+//! Tests share the laboratory, and a test that disturbs others has it exclusively until it is whole again.
+//! `cargo xtask test cluster` runs them all.
 
 mod agents;
 mod api;
+mod exclusive;
 mod invariants;
 mod manifest;
 mod namespace;
@@ -24,7 +28,7 @@ mod nodes;
 mod sandbox;
 mod spoofer;
 mod traffic;
-mod turns;
+mod whole;
 mod world;
 
 mod bad_requests;

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use xtask::progress::Look;
 
+use crate::exclusive::Guard;
 use crate::manifest;
-use crate::turns::Turn;
+use crate::whole;
 use crate::world::{LABEL, World};
 
 /// How long anything may take that has no limit of its own. A deleted pod may have to wait for its kubelet's collection
@@ -25,7 +26,7 @@ pub(crate) struct TestNamespace {
     pub(crate) pool6: String,
     number: u16,
     done: bool,
-    _turn: Turn,
+    guard: Guard,
 }
 
 /// Who holds a pod's addresses, as the endpoint has it.
@@ -40,23 +41,23 @@ pub(crate) struct Holder {
 }
 
 impl TestNamespace {
-    /// Makes a namespace beside other tests, with room for `size` addresses of each family.
-    pub(crate) fn new(name: &str, size: u16) -> Result<Self> {
+    /// Makes a namespace for a test that shares the laboratory, with room for `size` addresses of each family.
+    pub(crate) fn shared(name: &str, size: u16) -> Result<Self> {
         let world = World::get()?;
-        Self::set_up(world, name, size, world.turns.shared())
+        Self::set_up(world, name, size, world.laboratory.share()?)
     }
 
-    /// Makes a namespace for a test that disturbs others: no other test runs meanwhile.
-    pub(crate) fn alone(name: &str, size: u16) -> Result<Self> {
+    /// Makes a namespace for a test that has the laboratory exclusively.
+    pub(crate) fn exclusive(name: &str, size: u16) -> Result<Self> {
         let world = World::get()?;
-        Self::set_up(world, name, size, world.turns.alone())
+        Self::set_up(world, name, size, world.laboratory.take()?)
     }
 
-    fn set_up(world: &'static World, name: &str, size: u16, turn: Turn) -> Result<Self> {
+    fn set_up(world: &'static World, name: &str, size: u16, guard: Guard) -> Result<Self> {
         let name = format!("t-{name}");
         let (pool4, pool6) = (format!("{name}-v4"), format!("{name}-v6"));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let namespace = Self { world, name, pool4, pool6, number, done: false, _turn: turn };
+        let namespace = Self { world, name, pool4, pool6, number, done: false, guard };
         namespace.make(size).context("making the namespace")?;
         Ok(namespace)
     }
@@ -100,7 +101,8 @@ impl TestNamespace {
         ]
     }
 
-    fn apply_labelled(&self, mut items: Vec<Value>) -> Result<()> {
+    /// Applies manifests of cluster-scoped objects that go with the namespace.
+    pub(crate) fn apply_labelled(&self, mut items: Vec<Value>) -> Result<()> {
         for item in &mut items {
             item["metadata"]["labels"] = json!({LABEL: self.name});
         }
@@ -311,28 +313,45 @@ impl TestNamespace {
         })
     }
 
-    /// Removes the namespace and waits until none of its addresses stays in use.
+    /// Removes the namespace; waits until its pods and addresses are gone and, after an exclusive test, until the laboratory
+    /// is whole again.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.done = true;
         self.take_down()
     }
 
     fn take_down(&self) -> Result<()> {
+        let removed = self.remove();
+        if self.guard.is_exclusive() {
+            whole::wait(self.world).inspect_err(|error| {
+                self.guard.declare_broken(format!("after the test of {}: {error:#}", self.name));
+            })?;
+        }
+        removed
+    }
+
+    fn remove(&self) -> Result<()> {
         let kinds = "statefulsets,deployments,jobs,pods";
         self.kubectl(&["delete", kinds, "--all", "--wait=false"])?;
-        let freed = self.wait(&format!("the addresses of {} to be free", self.name), 30, || {
+        let gone = self.wait(&format!("the addresses of {} to be free", self.name), 30, || {
             let endpoints: Vec<_> = self.endpoints()?.iter().map(|it| it["metadata"]["name"].clone()).collect();
             let held = |claim: &&Value| claim["spec"]["state"] == "held";
             let claims: Vec<_> = self.claims()?.iter().filter(held).map(|it| it["spec"].clone()).collect();
             let left = format!("endpoints {endpoints:?}, claims {claims:?}");
             Ok(if endpoints.is_empty() && claims.is_empty() { Look::Done(()) } else { Look::NotYet(left) })
         });
+        let gone = gone.and_then(|()| {
+            self.wait(&format!("the pods of {} to be gone", self.name), LIMIT, || {
+                let left: Vec<_> = self.all_pods()?.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
+                Ok(if left.is_empty() { Look::Done(()) } else { Look::NotYet(format!("{left:?} are there")) })
+            })
+        });
         let label = format!("{LABEL}={}", self.name);
-        let cluster = &self.world.cluster;
-        freed.and(cluster.run(&["delete", "namespaces,spiderippools", "-l", &label, "--wait=false"]).map(drop))
+        let kinds = "namespaces,spiderippools,spiderreservedips";
+        gone.and(self.world.cluster.run(&["delete", kinds, "-l", &label, "--wait=false"]).map(drop))
     }
 
-    /// What somebody who looks into a failure wants to see.
+    /// Prints what shows the reason of a failure.
     fn describe(&self) {
         for arguments in [
             &["get", "pods,se", "-o", "wide"][..],

@@ -30,7 +30,7 @@ fn nobody(namespace: &TestNamespace) -> String {
 
 #[test]
 fn a_pod_starts_once_the_pools_orphans_are_collected() -> Result<()> {
-    let namespace = TestNamespace::new("orphans", SIZE)?;
+    let namespace = TestNamespace::shared("orphans", SIZE)?;
     namespace.world.cluster.apply(&manifest::list(&orphans(&namespace)?).to_string())?;
     namespace.apply(manifest::pod("front"))?;
     let holder = namespace.ready("front")?;

@@ -10,7 +10,7 @@ use crate::traffic;
 
 #[test]
 fn a_deployments_pod_gives_its_address_back() -> Result<()> {
-    let namespace = TestNamespace::new("deployment", 5)?;
+    let namespace = TestNamespace::shared("deployment", 5)?;
     namespace.apply(manifest::deployment("front", 1))?;
     let first = namespace.ready_pod("front", "")?;
     let holder = namespace.ready(&first)?;
@@ -31,7 +31,7 @@ fn a_deployments_pod_gives_its_address_back() -> Result<()> {
 
 #[test]
 fn a_finished_jobs_address_is_released() -> Result<()> {
-    let namespace = TestNamespace::new("job", 5)?;
+    let namespace = TestNamespace::shared("job", 5)?;
     let mut template = manifest::template("work");
     template["spec"]["restartPolicy"] = json!("Never");
     template["spec"]["containers"][0]["command"] = json!(["sh", "-c", "until [ -e /tmp/done ]; do sleep 0.2; done"]);
@@ -57,7 +57,7 @@ fn a_finished_jobs_address_is_released() -> Result<()> {
 
 #[test]
 fn a_bare_pods_address_goes_with_it() -> Result<()> {
-    let namespace = TestNamespace::new("bare", 5)?;
+    let namespace = TestNamespace::shared("bare", 5)?;
     namespace.apply(manifest::pod("alone"))?;
     let first = namespace.ready("alone")?;
     let endpoint = namespace.endpoint("alone")?.context("the endpoint is there")?;
@@ -75,7 +75,7 @@ fn a_bare_pods_address_goes_with_it() -> Result<()> {
 
 #[test]
 fn a_smaller_stateful_set_keeps_only_its_ordinals() -> Result<()> {
-    let namespace = TestNamespace::new("scale", 5)?;
+    let namespace = TestNamespace::shared("scale", 5)?;
     namespace.apply(manifest::stateful_set("web", 3))?;
     let holders =
         ["web-0", "web-1", "web-2"].map(|name| namespace.ready(name)).into_iter().collect::<Result<Vec<_>>>()?;

@@ -8,7 +8,7 @@ use crate::namespace::{TestNamespace, same, text};
 
 #[test]
 fn pool_and_endpoint_have_the_documented_form() -> Result<()> {
-    let namespace = TestNamespace::new("records", 10)?;
+    let namespace = TestNamespace::shared("records", 10)?;
     namespace.apply(manifest::stateful_set("demo-sts", 2))?;
     for name in ["demo-sts-0", "demo-sts-1"] {
         let holder = namespace.ready(name)?;

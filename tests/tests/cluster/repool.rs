@@ -30,7 +30,7 @@ fn released(namespace: &TestNamespace, holder: &Holder) -> Result<Timestamp> {
 
 #[test]
 fn a_changed_annotation_moves_the_pod_once_it_has_new_addresses() -> Result<()> {
-    let namespace = TestNamespace::new("repool", 4)?;
+    let namespace = TestNamespace::shared("repool", 4)?;
     let [more4, more6] = namespace.more_pools(4, &json!({"disable": true}))?;
     let set = manifest::stateful_set("web", 1);
     namespace.apply(manifest::from_pools(set.clone(), &namespace.pool4, &namespace.pool6))?;

@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use xtask::deploy;
 
 use crate::namespace::{Holder, TestNamespace, is_ready, same};
 use crate::sandbox::{Sandbox, conf};
@@ -13,7 +12,7 @@ use crate::{agents, manifest, sandbox, traffic};
 
 #[test]
 fn a_killed_agent_costs_no_packet() -> Result<()> {
-    let namespace = TestNamespace::alone("killed", 10)?;
+    let namespace = TestNamespace::exclusive("killed", 10)?;
     let world = namespace.world;
     namespace.apply(manifest::stateful_set("web", 2))?;
     let holders = [namespace.ready("web-0")?, namespace.ready("web-1")?];
@@ -52,7 +51,7 @@ fn a_killed_agent_costs_no_packet() -> Result<()> {
 
 #[test]
 fn without_an_agent_pods_wait_for_it() -> Result<()> {
-    let namespace = TestNamespace::alone("away", 10)?;
+    let namespace = TestNamespace::exclusive("away", 10)?;
     let world = namespace.world;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let running = namespace.ready("web-0")?;
@@ -73,9 +72,8 @@ fn without_an_agent_pods_wait_for_it() -> Result<()> {
     namespace.apply(manifest::pod("waiting"))?;
     namespace.event("waiting", &["holdfast agent does not answer"])?;
     ensure!(!is_ready(&namespace.pod("waiting")?.context("the pod is there")?), "the pod runs without an address");
-    drop(away);
 
-    deploy::wait_ready(&world.cluster, &world.progress)?;
+    away.back()?;
     let holder = namespace.ready("waiting")?;
     traffic::reaches(world, &holder)?;
     sandbox.call("ADD", &conf("1.0.0"))?.result()?;

@@ -25,7 +25,7 @@ fn shrink(namespace: &TestNamespace, set: &str) -> Result<(Holder, Value)> {
 
 #[test]
 fn retained_addresses_wait_for_their_ordinal_until_the_time_is_over() -> Result<()> {
-    let namespace = TestNamespace::new("retain", 6)?;
+    let namespace = TestNamespace::shared("retain", 6)?;
     namespace.apply(retaining("long", "24h"))?;
     namespace.apply(retaining("short", "3s"))?;
     let (before, _) = shrink(&namespace, "long")?;

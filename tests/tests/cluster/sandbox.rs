@@ -89,23 +89,8 @@ impl Sandbox {
             format!("CNI_NETNS=/var/run/netns/{}", self.netns),
             "CNI_IFNAME=eth0".to_owned(),
             format!("CNI_ARGS={}", self.arguments),
-            "CNI_PATH=/opt/cni/bin".to_owned(),
         ];
-        let mut words = vec!["env".to_owned()];
-        words.extend(environment);
-        words.push(format!("/opt/cni/bin/{plugin}"));
-        let mut command = self.node.exec(&words);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        // A plugin may refuse before it has read everything.
-        drop(child.stdin.take().context("a pipe was asked for")?.write_all(input));
-        let ended = child.wait_with_output()?;
-        let said = if ended.stdout.trim_ascii().is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_slice(&ended.stdout)
-                .with_context(|| format!("{plugin} said {}", String::from_utf8_lossy(&ended.stdout)))?
-        };
-        Ok(Answer { ok: ended.status.success(), said })
+        exec_plugin(&self.node, plugin, &environment, input)
     }
 
     /// Whether a host on the LAN answers a ping from this address.
@@ -127,6 +112,29 @@ impl Sandbox {
         let net = format!("--net=/run/netns/{}", self.netns);
         output(&mut self.node.exec(&[&["nsenter", &net, "--"], words].concat()))
     }
+}
+
+/// Calls holdfast's STATUS on a node, which asks whether an ADD would work.
+pub(crate) fn status(node: &Node) -> Result<Answer> {
+    exec_plugin(node, "holdfast", &["CNI_COMMAND=STATUS".to_owned()], conf("1.1.0").to_string().as_bytes())
+}
+
+fn exec_plugin(node: &Node, plugin: &str, environment: &[String], input: &[u8]) -> Result<Answer> {
+    let mut words = vec!["env".to_owned(), "CNI_PATH=/opt/cni/bin".to_owned()];
+    words.extend_from_slice(environment);
+    words.push(format!("/opt/cni/bin/{plugin}"));
+    let mut command = node.exec(&words);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // A plugin may refuse before it has read everything.
+    drop(child.stdin.take().context("a pipe was asked for")?.write_all(input));
+    let ended = child.wait_with_output()?;
+    let said = if ended.stdout.trim_ascii().is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(&ended.stdout)
+            .with_context(|| format!("{plugin} said {}", String::from_utf8_lossy(&ended.stdout)))?
+    };
+    Ok(Answer { ok: ended.status.success(), said })
 }
 
 /// The hardware address in a line of `ip -o link`.

@@ -8,7 +8,7 @@ use crate::namespace::{TestNamespace, is_ready, same};
 
 #[test]
 fn an_ordinal_stays_while_a_deployment_drains_the_pool() -> Result<()> {
-    let namespace = TestNamespace::new("drain", 5)?;
+    let namespace = TestNamespace::shared("drain", 5)?;
     namespace.apply(manifest::stateful_set("web", 3))?;
     namespace.apply(manifest::deployment("front", 0))?;
     let mut invariants = Invariants::new(&namespace);
@@ -29,7 +29,7 @@ fn an_ordinal_stays_while_a_deployment_drains_the_pool() -> Result<()> {
 
 #[test]
 fn two_sets_share_a_pool_of_half_their_size() -> Result<()> {
-    let namespace = TestNamespace::new("share", 5)?;
+    let namespace = TestNamespace::shared("share", 5)?;
     let mut invariants = Invariants::new(&namespace);
     namespace.apply(manifest::stateful_set("one", 5))?;
     invariants.settles(&[("one", 5)])?;

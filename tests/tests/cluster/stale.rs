@@ -19,7 +19,7 @@ fn told(namespace: &TestNamespace, address: &str, old: &Sandbox, new: &Sandbox) 
 
 #[test]
 fn an_older_sandbox_is_silent_and_told_of() -> Result<()> {
-    let namespace = TestNamespace::new("stale", 5)?;
+    let namespace = TestNamespace::shared("stale", 5)?;
     let pod = namespace.pod_without_network("web")?;
     let conf = conf("1.0.0");
     let old = Sandbox::new(namespace.world, &pod, "stale-old")?;
@@ -50,7 +50,7 @@ fn an_older_sandbox_is_silent_and_told_of() -> Result<()> {
 /// The same where the interfaces are on the LAN themselves, and the guard inside the pods.
 #[test]
 fn an_older_macvlan_sandbox_is_silent_and_told_of() -> Result<()> {
-    let namespace = TestNamespace::alone("stale-macvlan", 5)?;
+    let namespace = TestNamespace::exclusive("stale-macvlan", 5)?;
     let pod = namespace.pod_without_network("web")?;
     let call = |sandbox: &Sandbox, verb| {
         sandbox.call_plugin("macvlan", verb, delegate_conf("macvlan").to_string().as_bytes())?.result()
@@ -86,7 +86,7 @@ fn an_older_macvlan_sandbox_is_silent_and_told_of() -> Result<()> {
 
 #[test]
 fn an_annotation_lets_a_pods_lies_pass_and_reports_them() -> Result<()> {
-    let namespace = TestNamespace::new("observe", 5)?;
+    let namespace = TestNamespace::shared("observe", 5)?;
     let set = manifest::annotated(manifest::without_network("web", 1), "holdfast.io/guard", "observe");
     namespace.apply(set)?;
     let pod = namespace.running("web-0", "")?;

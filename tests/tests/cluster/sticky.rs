@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::namespace::{Holder, TestNamespace, same};
+use crate::nodes::Cordoned;
 use crate::{manifest, sandbox, traffic};
 
 /// Waits until both pools show the holder's container at its addresses.
@@ -18,7 +19,7 @@ fn in_pools(namespace: &TestNamespace, holder: &Holder) -> Result<()> {
 
 #[test]
 fn a_killed_sandbox_comes_back_with_its_addresses() -> Result<()> {
-    let namespace = TestNamespace::new("pause", 10)?;
+    let namespace = TestNamespace::shared("pause", 10)?;
     namespace.apply(manifest::stateful_set("web", 2))?;
     let before = namespace.ready("web-0")?;
     traffic::reaches(namespace.world, &before)?;
@@ -36,7 +37,7 @@ fn a_killed_sandbox_comes_back_with_its_addresses() -> Result<()> {
 
 #[test]
 fn a_deleted_pod_comes_back_with_its_addresses() -> Result<()> {
-    let namespace = TestNamespace::new("recreate", 10)?;
+    let namespace = TestNamespace::shared("recreate", 10)?;
     namespace.apply(manifest::stateful_set("web", 2))?;
     let mut before = namespace.ready("web-0")?;
     let other = namespace.ready("web-1")?;
@@ -55,7 +56,7 @@ fn a_deleted_pod_comes_back_with_its_addresses() -> Result<()> {
 
 #[test]
 fn a_pod_moves_to_another_node_with_its_addresses() -> Result<()> {
-    let namespace = TestNamespace::alone("move", 10)?;
+    let namespace = TestNamespace::exclusive("move", 10)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let mut before = namespace.ready("web-0")?;
     // There and back: the second time both nodes have known the pod.
@@ -71,12 +72,9 @@ fn a_pod_moves_to_another_node_with_its_addresses() -> Result<()> {
     namespace.finish()
 }
 
+/// Deletes the pod while its node is cordoned; returns its next holder.
 fn moved(namespace: &TestNamespace, before: &Holder) -> Result<Holder> {
-    namespace.world.cluster.run(&["cordon", &before.node])?;
-    let moved = namespace
-        .kubectl(&["delete", "pod", "web-0", "--wait=false"])
-        .and_then(|_| namespace.ready_as("web-0", |now| now.uid != before.uid));
-    // The node is for the other tests too, whatever happened.
-    namespace.world.cluster.run(&["uncordon", &before.node])?;
-    moved
+    let _cordoned = Cordoned::new(namespace.world, &before.node)?;
+    namespace.kubectl(&["delete", "pod", "web-0", "--wait=false"])?;
+    namespace.ready_as("web-0", |now| now.uid != before.uid)
 }

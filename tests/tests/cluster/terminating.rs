@@ -36,7 +36,7 @@ fn others_go_on(namespace: &TestNamespace, node: &str) -> Result<()> {
 
 #[test]
 fn a_stuck_pod_loses_its_addresses_for_good() -> Result<()> {
-    let namespace = TestNamespace::alone("stuck", 6)?;
+    let namespace = TestNamespace::exclusive("stuck", 6)?;
     let world = namespace.world;
     let [node, other] = nodes::both(world)?;
     namespace.apply(manifest::on_node(manifest::stateful_set("web", 1), &node))?;

@@ -33,7 +33,7 @@ fn answer_fits(version: &str, answer: &Value, holder: &Holder) -> Result<()> {
 
 #[test]
 fn every_version_adds_checks_and_deletes() -> Result<()> {
-    let namespace = TestNamespace::new("versions", 5)?;
+    let namespace = TestNamespace::shared("versions", 5)?;
     let pod = namespace.pod_without_network("web")?;
     let mut before: Option<Holder> = None;
     for version in VERSIONS {
@@ -66,7 +66,7 @@ fn every_version_adds_checks_and_deletes() -> Result<()> {
 /// In a list, as libcni goes through it: the next plugin gets the answer as `prevResult` and passes it on.
 #[test]
 fn it_goes_first_in_a_list() -> Result<()> {
-    let namespace = TestNamespace::new("list", 5)?;
+    let namespace = TestNamespace::shared("list", 5)?;
     let pod = namespace.pod_without_network("web")?;
     // The reference plugins of the laboratory speak nothing newer.
     for version in &VERSIONS[..3] {
@@ -87,7 +87,7 @@ fn it_goes_first_in_a_list() -> Result<()> {
 
 #[test]
 fn status_and_gc_came_with_1_1_0() -> Result<()> {
-    let namespace = TestNamespace::alone("verbs", 5)?;
+    let namespace = TestNamespace::exclusive("verbs", 5)?;
     let pod = namespace.pod_without_network("web")?;
     let kept = Sandbox::new(namespace.world, &pod, "kept-by-gc")?;
     let newest = conf("1.1.0");

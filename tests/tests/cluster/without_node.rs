@@ -15,7 +15,7 @@ const WITHIN: Duration = Duration::from_secs(5 + 10);
 
 #[test]
 fn a_removed_nodes_addresses_are_collected() -> Result<()> {
-    let namespace = TestNamespace::alone("node", 4)?;
+    let namespace = TestNamespace::exclusive("node", 4)?;
     let world = namespace.world;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let sticky = namespace.ready("web-0")?;

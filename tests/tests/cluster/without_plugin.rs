@@ -9,7 +9,7 @@ use crate::{manifest, traffic};
 
 #[test]
 fn without_the_plugin_addresses_are_freed_all_the_same() -> Result<()> {
-    let namespace = TestNamespace::alone("plugin", 4)?;
+    let namespace = TestNamespace::exclusive("plugin", 4)?;
     let world = namespace.world;
     let [node, _] = nodes::both(world)?;
     namespace.apply(manifest::on_node(manifest::stateful_set("web", 1), &node))?;

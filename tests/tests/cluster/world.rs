@@ -9,7 +9,8 @@ use xtask::lab::Lab;
 use xtask::progress::{Look, Progress};
 
 use crate::api::Api;
-use crate::turns::Turns;
+use crate::exclusive::Laboratory;
+use crate::whole;
 
 /// What namespaces and pools of tests carry.
 pub(crate) const LABEL: &str = "holdfast.io/test";
@@ -21,7 +22,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) api: Api,
     pub(crate) progress: Progress,
-    pub(crate) turns: Turns,
+    pub(crate) laboratory: Laboratory,
 }
 
 impl World {
@@ -41,8 +42,10 @@ impl World {
         })?;
         let lab = Lab::load(&name)?;
         let api = Api::start(lab.description())?;
-        let world = Self { cluster: Cluster::Lab(lab), api, progress: Progress::new(), turns: Turns::default() };
+        let world =
+            Self { cluster: Cluster::Lab(lab), api, progress: Progress::new(), laboratory: Laboratory::default() };
         world.clear().context("removing what an earlier run of the tests left")?;
+        whole::wait(&world)?;
         Ok(world)
     }
 
@@ -60,7 +63,7 @@ impl World {
 
     /// A run that was killed cleaned nothing up; its addresses are in the way of this one.
     fn clear(&self) -> Result<()> {
-        self.cluster.run(&["delete", "namespaces,spiderippools", "-l", LABEL])?;
+        self.cluster.run(&["delete", "namespaces,spiderippools,spiderreservedips", "-l", LABEL])?;
         self.wait("the addresses of an earlier run to be free", 60, || {
             let left = self.api.list("/apis/holdfast.io/v1alpha1/ipclaims", "")?;
             let left =
