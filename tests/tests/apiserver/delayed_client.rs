@@ -1,5 +1,5 @@
-//! A client whose requests are held up on their way, as by a network that is slow or a process that is paused: they
-//! arrive later, even if nobody waits for the answers any more.
+//! A client whose requests are delayed, as by a slow network or a paused process: they arrive later, even if no caller
+//! waits for the answers any more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,11 +13,11 @@ use kube::{Client, Config};
 use tokio::sync::watch;
 use tower::{BoxError, Layer, Service};
 
-/// Holds up everything from the first deletion of a claim on, until it is opened.
+/// Delays every request from the first deletion of a claim on, until it is opened.
 #[derive(Clone)]
 pub(crate) struct Gate {
     state: Arc<watch::Sender<State>>,
-    /// What the deletions of claims were answered.
+    /// The status codes of the answers to deletions of claims.
     answers: Arc<Mutex<Vec<StatusCode>>>,
 }
 
@@ -35,7 +35,7 @@ impl Gate {
         Ok((ClientBuilder::try_from(config)?.with_layer(&gate).build(), gate))
     }
 
-    /// Whether a deletion is on its way.
+    /// Returns true if a deletion is on its way.
     pub(crate) fn is_closed(&self) -> bool {
         *self.state.borrow() == State::Closed
     }
@@ -45,7 +45,7 @@ impl Gate {
         self.state.send_replace(State::Open);
     }
 
-    /// What the deletions of claims were answered so far.
+    /// Returns the status codes of the answers to deletions of claims so far.
     pub(crate) fn answers(&self) -> Vec<StatusCode> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,4 +1,4 @@
-//! Who leads.
+//! Election of the leading controller.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;

@@ -143,7 +143,7 @@ async fn a_pod_that_terminates_too_long_loses_its_container() -> Result<()> {
     let (world, _, leader) = set_of_three("stuck", 24, settings()).await?;
     let plain = world.make_pod("plain", None, &world.name).await?;
     world.bind(&plain, world.address(9), None).await?;
-    // Nobody confirms: there is no kubelet.
+    // No kubelet confirms the end of the pods.
     let grace = DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() };
     world.pods().delete("web-0", &grace).await?;
     world.pods().delete("plain", &grace).await?;
@@ -209,7 +209,7 @@ async fn a_finished_pod_gives_its_address_back_once_its_sandbox_is_gone() -> Res
         (world.make_brief_pod("job", "finished-n").await?, world.make_pod("long", None, "finished-n").await?);
     world.bind(&job, world.address(1), None).await?;
     world.bind(&long, world.address(2), None).await?;
-    // Nobody unbinds them. Kubelets have said it of pods whose containers still ran.
+    // No agent unbinds them: kubelets have reported this phase of pods whose containers still ran.
     let done = Patch::Merge(json!({"status": {"phase": "Failed"}}));
     for name in ["job", "long"] {
         world.pods().patch_status(name, &PatchParams::default(), &done).await?;
@@ -224,7 +224,7 @@ async fn a_finished_pod_gives_its_address_back_once_its_sandbox_is_gone() -> Res
     Ok(())
 }
 
-/// What does not fit proves nothing: a second address that the pod's status does not name, and a record's wrong node.
+/// A mismatch proves no leak: a second address that the pod's status does not name, and a wrong node in a record.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_address_and_a_wrong_node_are_no_leak() -> Result<()> {
     let world = World::new("dual", 33).await?;
@@ -271,7 +271,7 @@ async fn a_set_deleted_in_the_foreground_reserves_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Its node's kubelet is not heard any more, so nobody confirms that a pod has ended.
+/// The node's kubelet does not report any more, so that the end of a pod is never confirmed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_terminates_on_a_lost_node_loses_its_container() -> Result<()> {
     let policy = Policy { stateless_on_not_ready_node: false, ..settings().policy };
@@ -335,7 +335,7 @@ async fn an_endpoint_deleted_by_others_frees_its_claim() -> Result<()> {
     Ok(())
 }
 
-/// A DEL that came in time leaves a reserved endpoint, which nobody touches while its set owns it.
+/// A DEL that came in time leaves a reserved endpoint, which the collector leaves alone while its set owns it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reserved_address_waits() -> Result<()> {
     let (world, set, leader) = set_of_three("waits", 30, settings()).await?;

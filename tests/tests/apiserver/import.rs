@@ -1,4 +1,4 @@
-//! What another IPAM left, and addresses whose claim is not their endpoint's.
+//! Records that another IPAM left, and addresses whose claim is not their endpoint's.
 
 use anyhow::Result;
 use holdfast_api::claim::name_of;
@@ -54,7 +54,7 @@ async fn held(world: &World, numbers: &[u16]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a claim that nobody lists, made now, was marked. Whatever rested as long before it has been looked at.
+/// Waits until a claim that no endpoint lists, made now, was marked: claims that have rested as long were looked at before.
 async fn unlisted_rest(world: &World, number: u16) -> Result<()> {
     world.make_pod("marker", None, &world.name).await?;
     world.store.acquire(world.address(number), &world.name, &world.pod_name("marker")).await?;
@@ -62,7 +62,7 @@ async fn unlisted_rest(world: &World, number: u16) -> Result<()> {
         let held = world.held().await?.iter().any(|claim| claim.spec.address == world.address(number));
         Ok((!held, held))
     };
-    wait("the rest of a claim that nobody lists", SOON, look).await?;
+    wait("the rest of a claim that no endpoint lists", SOON, look).await?;
     Ok(())
 }
 
@@ -78,7 +78,7 @@ async fn an_existing_installation_is_taken_over() -> Result<()> {
         ("10.52.0.1", "web-0", pod.uid()),
         ("10.52.0.2", "web-1", gone()),
         ("10.52.0.3", "lone", lone.uid()),
-        ("10.52.0.4", "nobody", gone()),
+        ("10.52.0.4", "missing", gone()),
     ];
     record(&world, &world.name, &records).await?;
     spiderpools_endpoint(&world, "web-0", pod.uid(), on_eth0("10.52.0.1", &world.name)).await?;
@@ -125,7 +125,7 @@ async fn an_import_cut_off_half_way_is_finished() -> Result<()> {
 
 /// A pool with a long name, a record without a pool, a namespace that is going: none of them holds the others up.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_odd_object_holds_up_nobody_else() -> Result<()> {
+async fn one_odd_object_does_not_block_others() -> Result<()> {
     let world = World::new("odd", 54).await?;
     world.make_node(&world.name).await?;
     let long = format!("{}.{}", "long-pool-name".repeat(4), "and-more".repeat(4));
@@ -171,7 +171,7 @@ async fn one_odd_object_holds_up_nobody_else() -> Result<()> {
         }
     };
     wait("the long pool's view", SOON, viewed(long.clone())).await?;
-    // The one whose pod cannot get an endpoint waits, and its address is nobody else's meanwhile.
+    // The claim whose pod cannot get an endpoint waits, and no other pod gets its address meanwhile.
     let (view, _) = viewed(stuck.clone())().await?;
     assert!(!view, "agents would allocate from the pool whose address in use is not taken over");
     unlisted_rest(&world, 9).await?;
@@ -185,7 +185,7 @@ async fn one_odd_object_holds_up_nobody_else() -> Result<()> {
     Ok(())
 }
 
-/// Somebody deletes the claim of an address in use.
+/// A user deletes the claim of an address in use.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_went_missing_is_made_again() -> Result<()> {
     let world = World::new("missing", 57).await?;
@@ -206,7 +206,7 @@ async fn a_claim_that_went_missing_is_made_again() -> Result<()> {
     Ok(())
 }
 
-/// Two endpoints list one address, as when two IPAMs allocate: nobody loses anything, and people hear of it.
+/// Two endpoints list one address, as when two IPAMs allocate: both keep it, and an event reports it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_of_two_is_told() -> Result<()> {
     let world = World::new("two", 58).await?;
@@ -216,7 +216,7 @@ async fn an_address_of_two_is_told() -> Result<()> {
     world.bind(&a, world.address(1), None).await?;
     world.list(&b, world.address(1), None).await?;
     world.told("AddressTaken", "b").await?;
-    let claim = world.store.claim(world.address(1)).await?.expect("nobody deletes it");
+    let claim = world.store.claim(world.address(1)).await?.expect("it is not deleted");
     assert!(claim.belongs_to(&world.pod_name("a")));
     assert_eq!((world.endpoint("a").await?, world.endpoint("b").await?), (Some(Bound), Some(Bound)));
     leader.stop().await;

@@ -63,7 +63,7 @@ async fn two_thousand_leaks_are_collected_cheaply() -> Result<()> {
     Ok(())
 }
 
-/// The leader is killed in the middle; the other finishes, and what was given to somebody else meanwhile stays theirs.
+/// The leader is killed in the middle; the other finishes, and addresses that other pods got meanwhile stay theirs.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_leader_finishes_what_a_dead_one_began() -> Result<()> {
     let world = World::new("dead", 2).await?;
@@ -78,7 +78,7 @@ async fn another_leader_finishes_what_a_dead_one_began() -> Result<()> {
     let second = world.lead(holdfast_controller::Settings { identity: "two".to_owned(), ..settings() });
     world.make_node("dead-n").await?;
     let mut taken = HashSet::new();
-    // What the first has freed, what it was about to free, and what it had not got to: freed twice, some would go again.
+    // Addresses that the first leader has freed, was about to free, and had not got to: freed twice, some would go again.
     for number in (1..=400u16).step_by(10) {
         let address = world.address(number);
         let pod = world.make_pod(&format!("new-{number}"), None, "dead-n").await?;
@@ -112,7 +112,7 @@ async fn an_old_mark_frees_nothing_new() -> Result<()> {
     Ok(())
 }
 
-/// What people write by hand: a record in a pool's status, a claim for nobody, a claim under another name.
+/// Records written by hand: one in a pool's status, a claim for a pod that does not exist, a claim under another name.
 #[tokio::test(flavor = "multi_thread")]
 async fn handmade_records_go() -> Result<()> {
     let world = World::new("hand", 4).await?;
@@ -130,9 +130,9 @@ async fn handmade_records_go() -> Result<()> {
     };
     wait("the scribble to go", Duration::from_secs(5), clean).await?;
     let claims: Api<IPClaim> = Api::all(world.client.clone());
-    let by_hand = IPClaim::held(world.address(5), &world.name, &world.pod_name("nobody"));
+    let by_hand = IPClaim::held(world.address(5), &world.name, &world.pod_name("missing"));
     claims.create(&PostParams::default(), &by_hand).await?;
-    let mut misnamed = IPClaim::held(world.address(6), &world.name, &world.pod_name("nobody"));
+    let mut misnamed = IPClaim::held(world.address(6), &world.name, &world.pod_name("missing"));
     misnamed.metadata.name = Some("misnamed".to_owned());
     claims.create(&PostParams::default(), &misnamed).await?;
     let gone = || async {

@@ -92,7 +92,7 @@ async fn a_leader_that_was_paused_frees_nothing() -> Result<()> {
     };
     let before = held().await?;
     kill(pid, Signal::SIGCONT)?;
-    // Whatever it had in its hands arrives before another has collected one more.
+    // The writes that it had begun arrive before the other has collected one more.
     world.looked(300).await?;
     assert_eq!(held().await?.len(), 200);
     assert_eq!(held().await?, before);

@@ -19,7 +19,7 @@ use xtask::lab::pki;
 use xtask::progress::{Progress, output};
 use xtask::{deploy, setup};
 
-/// How many requests there were, by method and kind.
+/// Counts of requests by method and kind.
 #[derive(Clone, Default)]
 pub(crate) struct Counts(Arc<Mutex<HashMap<(String, String), usize>>>);
 
@@ -45,15 +45,15 @@ impl Counts {
 /// etcd and API server. They end with the tests' process.
 pub(crate) struct Server {
     kubeconfig: Kubeconfig,
-    /// Where it stands.
+    /// The path of the kubeconfig.
     file: PathBuf,
-    turns: Arc<AsyncMutex<()>>,
+    exclusive: Arc<AsyncMutex<()>>,
     _processes: [Child; 2],
     _folder: TempDir,
 }
 
 impl Server {
-    /// The server, started by whoever asks first.
+    /// Returns the server, started at the first call.
     pub(crate) fn get() -> Result<&'static Self> {
         static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
         let server = SERVER.get_or_init(|| {
@@ -70,12 +70,12 @@ impl Server {
         server.as_ref().map_err(|error| anyhow!("{error}"))
     }
 
-    /// Waits until no other test uses the server.
-    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.turns).lock_owned().await
+    /// Waits until no other test uses the server; the test has it exclusively while the guard is kept.
+    pub(crate) async fn take(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.exclusive).lock_owned().await
     }
 
-    /// How to reach it.
+    /// Returns a client's configuration for it.
     pub(crate) async fn config(&self) -> Result<Config> {
         Ok(Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default()).await?)
     }
@@ -151,7 +151,7 @@ impl Server {
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
                 "--authorization-mode=RBAC".to_owned(),
-                // Nobody makes service accounts, nor taints away from nodes.
+                // No controller makes service accounts or takes taints off nodes.
                 "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition,Priority".to_owned(),
             ],
         )?;
@@ -162,7 +162,7 @@ impl Server {
         let server = Self {
             kubeconfig: Kubeconfig::read_from(&file)?,
             file: file.clone(),
-            turns: Arc::default(),
+            exclusive: Arc::default(),
             _processes: [etcd, api],
             _folder: folder,
         };

@@ -1,4 +1,4 @@
-//! What people, kubelets, StatefulSets' controllers and agents write, done by hand.
+//! The writes of users, kubelets, StatefulSets' controllers and agents, done by hand.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -36,7 +36,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{namespace::Going, server::Server};
 
-/// How long anything may take that should happen soon.
+/// Longest time of anything that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// Short times, so that tests end soon.
@@ -82,7 +82,7 @@ pub(crate) struct World {
     pub(crate) name: String,
     /// The third and second byte of the pool's addresses: no two tests share any.
     net: u8,
-    _turn: OwnedMutexGuard<()>,
+    _exclusive: OwnedMutexGuard<()>,
 }
 
 impl World {
@@ -90,9 +90,10 @@ impl World {
     pub(crate) async fn new(name: &str, net: u8) -> Result<Self> {
         let server = Server::get()?;
         // A leader works on the whole cluster, so there is one test at a time.
-        let turn = server.turn().await;
+        let exclusive = server.take().await;
         let client = server.client().await?;
-        let world = Self { store: Store::new(client.clone()), client, name: format!("t-{name}"), net, _turn: turn };
+        let world =
+            Self { store: Store::new(client.clone()), client, name: format!("t-{name}"), net, _exclusive: exclusive };
         world.clear().await?;
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": world.name}}))?;
         Api::all(world.client.clone()).create(&PostParams::default(), &namespace).await?;
@@ -105,7 +106,7 @@ impl World {
         Ok(world)
     }
 
-    /// Removes what the test before left.
+    /// Removes everything that the test before left.
     async fn clear(&self) -> Result<()> {
         let (now, all) =
             (DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }, ListParams::default());
@@ -177,7 +178,7 @@ impl World {
         self.set_ready(name, "True").await
     }
 
-    /// What is known of a node's kubelet.
+    /// Sets a node's Ready condition.
     pub(crate) async fn set_ready(&self, name: &str, ready: &str) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let status = json!({"status": {"conditions": [{"type": "Ready", "status": ready, "reason": "x", "message": "x",
@@ -226,7 +227,7 @@ impl World {
         Ok(())
     }
 
-    /// What an ADD writes: claim, then endpoint.
+    /// Writes what an ADD does: claim, then endpoint.
     pub(crate) async fn bind(&self, pod: &Pod, address: IpAddr, set: Option<&StatefulSet>) -> Result<()> {
         let name = self.pod_name(&pod.name_any());
         ensure!(
@@ -279,7 +280,7 @@ impl World {
         }
     }
 
-    /// What a DEL of a StatefulSet's pod writes.
+    /// Writes what a DEL of a StatefulSet's pod does.
     pub(crate) async fn unbind(&self, name: &str) -> Result<()> {
         let edit = |endpoint: &mut SpiderEndpoint| {
             let Some(status) = endpoint.status.as_mut() else { return false };
@@ -361,7 +362,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether an endpoint is there, and whether a container holds it.
+    /// Returns the state of an endpoint's holder, or nothing where there is no endpoint.
     pub(crate) async fn endpoint(&self, name: &str) -> Result<Option<HolderState>> {
         let endpoint = self.store.endpoint(&self.pod_name(name)).await?;
         Ok(endpoint.map(|endpoint| endpoint.record().current.state))

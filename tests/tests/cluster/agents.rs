@@ -19,9 +19,9 @@ const PODS: &str = "/api/v1/namespaces/kube-system/pods";
 const AGENTS: &str = "app.kubernetes.io/component=holdfast-agent";
 /// Health checks and metrics, on a node's loopback.
 const HTTP: &str = "127.0.0.1:5710";
-/// How long the agent may take for an answer over HTTP.
+/// Longest time of the agent's answer over HTTP.
 const HTTP_WITHIN: Duration = Duration::from_secs(5);
-/// How many lines of a log a failure shows.
+/// Lines of a log that a failure shows.
 const SHOWN: usize = 25;
 
 /// Returns the agent's pod on a node. An error unless there is one pod, which is not being deleted.

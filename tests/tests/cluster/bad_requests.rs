@@ -1,4 +1,4 @@
-//! Mistakes of users, runtimes and strangers: a clear error, nothing allocated, the agent goes on.
+//! Requests of users, runtimes and strangers that cannot be used: a clear error, nothing allocated, the agent goes on.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -66,12 +66,12 @@ fn calls_that_cannot_be_used_are_refused_with_the_right_code() -> Result<()> {
     let strange = Sandbox::new(
         namespace.world,
         &json!({
-            "metadata": {"namespace": namespace.name, "name": "nobody", "uid": "u"}, "spec": pod["spec"],
+            "metadata": {"namespace": namespace.name, "name": "no-such-pod", "uid": "u"}, "spec": pod["spec"],
         }),
-        "of-nobody",
+        "of-a-missing-pod",
     )?;
     let answer = strange.call("ADD", &conf("1.0.0"))?;
-    ensure!(answer.error(3)?.contains("nobody"), "the pod is not named: {answer:?}");
+    ensure!(answer.error(3)?.contains("no-such-pod"), "the pod is not named: {answer:?}");
     let mut earlier = pod.clone();
     earlier["metadata"]["uid"] = json!("an-earlier-pod");
     let answer = Sandbox::new(namespace.world, &earlier, "of-an-earlier-pod")?.call("ADD", &conf("1.0.0"))?;

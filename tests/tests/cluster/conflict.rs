@@ -1,4 +1,4 @@
-//! Somebody on the LAN who has a pod's address too.
+//! A host on the LAN that has a pod's address too.
 
 use anyhow::{Context, Result, ensure};
 use xtask::progress::output;
@@ -9,7 +9,7 @@ use crate::sandbox::hardware_address;
 use crate::traffic;
 use crate::world::World;
 
-/// The LAN's host has one more address, until this is dropped.
+/// An address that the LAN's host has besides its own, until this is dropped.
 struct Squatter<'a> {
     world: &'a World,
     address: String,
@@ -44,13 +44,13 @@ fn a_claim_from_the_lan_is_told_with_both_hardware_addresses() -> Result<()> {
     let lan = |words: &[&str]| output(&mut namespace.world.lab().in_lan(words));
     let foreign = hardware_address(&lan(&["ip", "-o", "link", "show", "eth0"])?)?;
     let squatter = Squatter::on(namespace.world, address)?;
-    // Asking for anybody with that address as the sender's is a claim; nobody has this one to answer.
+    // An ARP request with that address as the sender's is a claim; no host has the address that is asked for.
     let asked = ["ping", "-n", "-c", "1", "-W", "1", "-I", address, "172.22.99.99"];
-    ensure!(!namespace.world.lab().in_lan(&asked).output()?.status.success(), "somebody has the address asked for");
+    ensure!(!namespace.world.lab().in_lan(&asked).output()?.status.success(), "a host has the address asked for");
     let own = namespace.kubectl(&["exec", "web-0", "--", "cat", "/sys/class/net/eth0/address"])?;
     namespace.told("Pod", "web-0", "AddressConflict", &[address, &foreign, own.trim(), &holder.container])?;
     drop(squatter);
     lan(&["ip", "neigh", "flush", "to", address, "dev", "eth0"])?;
-    traffic::reaches(namespace.world, &holder).context("after the other has given it up")?;
+    traffic::reaches(namespace.world, &holder).context("after the LAN's host has given the address up")?;
     namespace.finish()
 }

@@ -1,4 +1,4 @@
-//! The agent is killed at any moment of an ADD or a DEL: the next one, and a retry, make good what was left half done.
+//! The agent is killed at any moment of an ADD or a DEL: the next agent and a retry complete what was left half done.
 
 use std::fs;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::sandbox::{Answer, Sandbox, conf};
 use crate::world::World;
 use crate::{agents, manifest, sandbox, traffic};
 
-/// An ADD takes some of these; the last ones come after its end.
+/// Steps of the moment at which the agent is killed. An ADD takes some of these; the last ones come after its end.
 const STEP: Duration = Duration::from_millis(1);
 const STEPS: u16 = 14;
 
@@ -48,7 +48,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Kills it, `after` something has begun; gives what that ended with.
+    /// Kills the agent `after` the beginning of `work`; returns what `work` returned.
     fn killed_during<T: Send>(mut self, after: Duration, work: impl FnOnce() -> T + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let working = scope.spawn(work);
@@ -67,7 +67,7 @@ impl Drop for Agent {
     }
 }
 
-/// The program of a running agent, as a file that stays when its container goes.
+/// Copies the program of a running agent to a file that stays when its container goes; returns the file.
 fn program_of(world: &World, node: &str, folder: &Path) -> Result<std::path::PathBuf> {
     let (container, _) = agents::container(world, node)?;
     let program = folder.join("holdfast-agent");
@@ -76,7 +76,7 @@ fn program_of(world: &World, node: &str, folder: &Path) -> Result<std::path::Pat
     Ok(program)
 }
 
-/// A pod of nobody's on the node, which uses the node's network.
+/// Applies a pod without an owner that uses the node's network; returns it once it runs.
 fn single(namespace: &TestNamespace, name: &str, node: &str) -> Result<Value> {
     let mut pod = manifest::pod(name);
     pod["spec"]["hostNetwork"] = json!(true);
@@ -85,7 +85,8 @@ fn single(namespace: &TestNamespace, name: &str, node: &str) -> Result<Value> {
     namespace.running(name, "")
 }
 
-/// The claims of an endpoint are the addresses that it lists, no more and no less, and its container has them.
+/// Returns the holder of an endpoint. An error unless its claims are the addresses that it lists, no more and no less, and
+/// its container has them.
 fn whole(namespace: &TestNamespace, pod: &str, sandbox: &Sandbox) -> Result<Holder> {
     let holder = namespace.holder(pod)?;
     ensure!(holder.container == sandbox.container, "another container holds {pod}: {holder:?}");

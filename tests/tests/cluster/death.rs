@@ -1,4 +1,4 @@
-//! What the node notices by itself: a sandbox's death that no runtime reports, and a record that a crash left behind.
+//! Detection on the node itself: a sandbox's death that no runtime reports, and a record that a crash left behind.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::namespace::{TestNamespace, text};
 use crate::nodes::RuntimeAway;
 use crate::{manifest, sandbox, traffic};
 
-/// Whether a process's network gets an answer from the LAN.
+/// Returns true if a host on the LAN answers a ping from a process's network.
 fn heard(process: Pid, from: &str) -> Result<bool> {
     let net = format!("--net=/proc/{process}/ns/net");
     let ping = ["ping", "-n", "-c", "2", "-i", "0.2", "-W", "1", "-I", from, "172.22.0.100"];

@@ -29,7 +29,7 @@ fn another_default_moves_no_sticky_address() -> Result<()> {
     let after = namespace.ready_as("web-0", |now| now.uid != before.uid)?;
     before.sticks(&after)?;
     from_pools(&namespace, "web-0", &[namespace.pool4.clone(), namespace.pool6.clone()])?;
-    // Whoever has no address yet gets one of the new pools, in the same set too.
+    // Pods without an address get one of the new pools, also in the same set.
     namespace.apply(manifest::deployment("front", 1))?;
     namespace.scale("sts/web", 2)?;
     for pod in [namespace.ready_pod("front", "")?, "web-1".to_owned()] {

@@ -1,4 +1,4 @@
-//! A pod that takes its neighbour's address: not heard, reported, and the neighbour unharmed.
+//! A pod that takes its neighbour's address: its packets are dropped and reported, and the neighbour is not disturbed.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use crate::spoofer::Spoofer;
 use crate::traffic::Pings;
 use crate::{agents, manifest, sandbox, traffic};
 
-/// Pings the LAN's host from inside a pod; whether an answer came.
+/// Pings the LAN's host from inside a pod; returns true if it answers.
 fn ping(namespace: &TestNamespace, pod: &str, from: &str, to: &str) -> Result<bool> {
     let mut command = namespace.world.cluster.kubectl(&["-n", &namespace.name, "exec", pod, "--"]);
     command.args(["ping", "-c", "2", "-W", "1", "-I", from, to]);
@@ -84,7 +84,7 @@ fn a_pod_cannot_use_its_neighbours_address() -> Result<()> {
     namespace.finish()
 }
 
-/// What the agent's process uses.
+/// Memory and processor time of the agent's process.
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     resident_kib: u64,

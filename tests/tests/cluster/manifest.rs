@@ -35,7 +35,7 @@ pub(crate) fn deployment(name: &str, replicas: u32) -> Value {
     })
 }
 
-/// A pod of nobody's.
+/// A pod without an owner.
 pub(crate) fn pod(name: &str) -> Value {
     let mut pod = template(name);
     pod["apiVersion"] = json!("v1");
@@ -79,7 +79,7 @@ pub(crate) fn pool(name: &str, subnet: &str, gateway: &str, range: &str) -> Valu
     })
 }
 
-/// Several in one.
+/// A list of manifests.
 pub(crate) fn list(items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": items})
 }

@@ -12,7 +12,7 @@ use crate::manifest;
 use crate::whole;
 use crate::world::{LABEL, World};
 
-/// How long anything may take that has no limit of its own. A deleted pod may have to wait for its kubelet's collection
+/// Seconds that anything without a limit of its own may take. A deleted pod may have to wait for its kubelet's collection
 /// of containers, which comes once a minute.
 pub(crate) const LIMIT: u64 = 100;
 
@@ -29,7 +29,7 @@ pub(crate) struct TestNamespace {
     guard: Guard,
 }
 
-/// Who holds a pod's addresses, as the endpoint has it.
+/// The holder of a pod's addresses, as the endpoint records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) ipv4: String,
@@ -75,7 +75,7 @@ impl TestNamespace {
         self.apply_labelled(vec![namespace, pool4, pool6])
     }
 
-    /// Makes another pool of each family that nothing names yet; gives their names. `spec` is what they have in common.
+    /// Makes another pool of each family that nothing names yet, both with the fields of `spec`; returns their names.
     pub(crate) fn more_pools(&self, size: u16, spec: &Value) -> Result<[String; 2]> {
         let names = self.more_names();
         let mut pools = self.pools([&names[0], &names[1]], 129, size);
@@ -115,7 +115,7 @@ impl TestNamespace {
         [format!("172.22.{net}.{number}"), format!("fd00:22::{net}:{number:x}")]
     }
 
-    /// The third part of its IPv4 addresses.
+    /// Returns the third byte of the namespace's IPv4 addresses.
     pub(crate) fn net4(&self) -> u16 {
         100 + self.number
     }
@@ -131,7 +131,7 @@ impl TestNamespace {
         self.world.cluster.run(&[&["-n", &self.name], arguments].concat())
     }
 
-    /// Looks until there is something.
+    /// Looks until `look` returns something.
     pub(crate) fn wait<T>(&self, what: &str, seconds: u64, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
         self.world.wait(what, seconds, look)
     }
@@ -172,10 +172,10 @@ impl TestNamespace {
         self.world.api.list("/apis/holdfast.io/v1alpha1/ipclaims", &pools)
     }
 
-    /// The holder of a pod's addresses, whether or not the pod is well.
+    /// Returns the holder of a pod's addresses, also of a pod that is not Ready.
     pub(crate) fn holder(&self, pod: &str) -> Result<Holder> {
         let endpoint = self.endpoint(pod)?.with_context(|| format!("{pod} has no endpoint"))?;
-        Holder::of(&endpoint).with_context(|| format!("nobody holds the endpoint {endpoint}"))
+        Holder::of(&endpoint).with_context(|| format!("no container holds the endpoint {endpoint}"))
     }
 
     /// Waits until the pod is Ready and `accept` takes its holder.
@@ -195,13 +195,14 @@ impl TestNamespace {
         self.ready_as(name, |_| true)
     }
 
-    /// Applies a StatefulSet of one pod whose addresses only the test uses; gives its pod.
+    /// Applies a StatefulSet of one pod that uses its node's network, so that only the test calls plugins for it; returns its
+    /// pod once it runs.
     pub(crate) fn pod_without_network(&self, set: &str) -> Result<Value> {
         self.apply(manifest::without_network(set, 1))?;
         self.running(&format!("{set}-0"), "")
     }
 
-    /// Waits until a pod other than the one with UID `before` runs; gives it.
+    /// Waits until a pod other than the one with UID `before` runs; returns it.
     pub(crate) fn running(&self, name: &str, before: &str) -> Result<Value> {
         self.wait(&format!("pod {}/{name}", self.name), LIMIT, || {
             let pod = self.pod(name)?.filter(|pod| is_ready(pod) && pod["metadata"]["uid"] != before);
@@ -209,7 +210,7 @@ impl TestNamespace {
         })
     }
 
-    /// Waits until a pool's status shows what `accept` wants to see: addresses and their records.
+    /// Waits until `accept` takes the addresses and records in a pool's status.
     pub(crate) fn pool_shows<T>(
         &self,
         pool: &str,
@@ -235,7 +236,7 @@ impl TestNamespace {
         Ok(())
     }
 
-    /// The addresses that are claimed for a pod and do not rest.
+    /// Returns the addresses that are held for a pod, without the resting ones.
     pub(crate) fn held_by(&self, pod: &str) -> Result<BTreeSet<String>> {
         let endpoint = format!("{}/{pod}", self.name);
         let claims = self.claims()?.into_iter().map(|mut claim| claim["spec"].take());
@@ -254,7 +255,8 @@ impl TestNamespace {
         })
     }
 
-    /// Waits until no container holds the addresses that `holder` did, and they are kept for the pod; gives the endpoint.
+    /// Waits until no container holds the addresses that `holder` held, and they are reserved for the pod; returns the
+    /// endpoint.
     pub(crate) fn reserved(&self, pod: &str, holder: &Holder, seconds: u64) -> Result<Value> {
         self.wait(&format!("the addresses of {}/{pod} to be reserved", self.name), seconds, || {
             let endpoint = self.endpoint(pod)?.with_context(|| format!("the endpoint {pod} went"))?;
@@ -272,7 +274,7 @@ impl TestNamespace {
         same("the claimed addresses", &self.held_by(pod)?, &holder.addresses().map(str::to_owned).into())
     }
 
-    /// The name of a pod of `app` that is Ready and is not `other`.
+    /// Waits until a pod of `app` other than `other` is Ready; returns its name.
     pub(crate) fn ready_pod(&self, app: &str, other: &str) -> Result<String> {
         self.wait(&format!("a pod of {app}"), LIMIT, || {
             let pods = self.pods(app)?;
@@ -288,7 +290,7 @@ impl TestNamespace {
         self.kubectl(&["scale", workload, &format!("--replicas={replicas}")]).map(drop)
     }
 
-    /// Waits until an event of the pod has all of `words`; gives its text.
+    /// Waits until an event of the pod has all of `words`; returns its text.
     pub(crate) fn event(&self, pod: &str, words: &[&str]) -> Result<String> {
         self.wait(&format!("an event of {}/{pod} with {words:?}", self.name), LIMIT, || {
             let events = self.world.api.list(&format!("/api/v1/namespaces/{}/events", self.name), "")?;
@@ -396,7 +398,7 @@ impl Holder {
         })
     }
 
-    /// The addresses without their prefix lengths.
+    /// Returns the addresses without their prefix lengths.
     pub(crate) fn addresses(&self) -> [&str; 2] {
         [&self.ipv4, &self.ipv6].map(|text| text.split('/').next().unwrap_or_default())
     }
@@ -410,14 +412,14 @@ impl Holder {
     }
 }
 
-/// Whether a pod is Ready and not on its way out.
+/// Returns true if a pod is Ready and is not being deleted.
 pub(crate) fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let mut ready = conditions.filter(|condition| condition["type"] == "Ready");
     ready.any(|condition| condition["status"] == "True") && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// A text of an object that has to be there.
+/// Returns a string field of an object. An error if it is missing.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> Result<&'a str> {
     object.pointer(pointer).and_then(Value::as_str).ok_or_else(|| anyhow!("{pointer} is missing in {object}"))
 }

@@ -1,4 +1,4 @@
-//! A pool that is used up by nobody.
+//! A pool that is used up by claims of an endpoint that does not exist.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::{manifest, traffic};
 
 const SIZE: u16 = 3;
 
-/// Claims of all addresses of the namespace's pools, for an endpoint that there is not.
+/// Claims of all addresses of the namespace's pools, for an endpoint that does not exist.
 fn orphans(namespace: &TestNamespace) -> Result<Vec<Value>> {
     let addresses =
         (1..=SIZE).flat_map(|number| namespace.addresses(number).into_iter().zip([&namespace.pool4, &namespace.pool6]));
@@ -18,14 +18,14 @@ fn orphans(namespace: &TestNamespace) -> Result<Vec<Value>> {
         Ok(json!({
             "apiVersion": "holdfast.io/v1alpha1", "kind": "IPClaim",
             "metadata": {"name": name, "labels": {"holdfast.io/pool": pool}},
-            "spec": {"address": address, "pool": pool, "endpoint": nobody(namespace), "state": "held"},
+            "spec": {"address": address, "pool": pool, "endpoint": missing_endpoint(namespace), "state": "held"},
         }))
     };
     addresses.map(claim).collect()
 }
 
-fn nobody(namespace: &TestNamespace) -> String {
-    format!("{}/nobody", namespace.name)
+fn missing_endpoint(namespace: &TestNamespace) -> String {
+    format!("{}/missing", namespace.name)
 }
 
 #[test]
@@ -36,9 +36,9 @@ fn a_pod_starts_once_the_pools_orphans_are_collected() -> Result<()> {
     let holder = namespace.ready("front")?;
     traffic::reaches(namespace.world, &holder)?;
     namespace.in_use(1)?;
-    namespace.wait("the claims of nobody to go", LIMIT, || {
+    namespace.wait("the orphaned claims to go", LIMIT, || {
         let claims = namespace.claims()?;
-        let left = claims.iter().filter(|claim| claim["spec"]["endpoint"] == nobody(&namespace)).count();
+        let left = claims.iter().filter(|claim| claim["spec"]["endpoint"] == missing_endpoint(&namespace)).count();
         Ok(if left == 0 { Look::Done(()) } else { Look::NotYet(format!("{left} are there")) })
     })?;
     same("the holder", &namespace.holder("front")?, &holder)?;

@@ -1,4 +1,4 @@
-//! Pods of other owners: an address for each, released with it. And StatefulSets that shrink.
+//! Pods of owners other than StatefulSets: each has an address, released with the pod. And StatefulSets that shrink.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -65,7 +65,7 @@ fn a_bare_pods_address_goes_with_it() -> Result<()> {
     traffic::reaches(namespace.world, &first)?;
     namespace.kubectl(&["delete", "pod", "alone", "--force", "--grace-period=0"])?;
     namespace.in_use(0)?;
-    // Of the same name, and somebody else.
+    // A pod of the same name has another identity.
     namespace.apply(manifest::pod("alone"))?;
     let second = namespace.ready_as("alone", |now| now.uid != first.uid)?;
     traffic::reaches(namespace.world, &second)?;

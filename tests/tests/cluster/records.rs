@@ -1,4 +1,4 @@
-//! What users read about a StatefulSet's addresses: the pool's view and the endpoint, word for word.
+//! The records that users read about a StatefulSet's addresses: the pool's status and the endpoint, word for word.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What a container runtime does, by hand: sandboxes and calls of plugins.
+//! A container runtime's work done by hand: sandboxes and calls of plugins.
 
 use std::fs;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use xtask::progress::output;
 use crate::namespace::text;
 use crate::world::World;
 
-/// The first process of a container, found by the container's ID in the names of its cgroups. Nodes share the PIDs of
+/// Returns the first process of a container, found by the container's ID in the names of its cgroups. Nodes share the PIDs of
 /// the machine.
 pub(crate) fn process_of(container: &str) -> Result<Pid> {
     ensure!(container.len() >= 32, "{container:?} is too short to be told from others");
@@ -31,7 +31,7 @@ pub(crate) fn process_of(container: &str) -> Result<Pid> {
     pids.into_iter().min().map(Pid::from_raw).with_context(|| format!("container {container} has no process"))
 }
 
-/// Ends a container's first process as nobody can refuse.
+/// Kills a container's first process with SIGKILL.
 pub(crate) fn kill_container(container: &str) -> Result<()> {
     kill(process_of(container)?, Signal::SIGKILL).with_context(|| format!("killing container {container}"))
 }
@@ -39,16 +39,16 @@ pub(crate) fn kill_container(container: &str) -> Result<()> {
 /// A sandbox that a test made for a pod, with a network namespace on the pod's node. It goes when it is dropped.
 pub(crate) struct Sandbox {
     node: Node,
-    /// What the runtime calls it.
+    /// Its container ID.
     pub(crate) container: String,
     netns: String,
     arguments: String,
 }
 
-/// What a plugin printed.
+/// A plugin's answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Whether it ended with 0.
+    /// True if it ended with 0.
     pub(crate) ok: bool,
     /// Its standard output; null for nothing.
     pub(crate) said: Value,
@@ -93,7 +93,7 @@ impl Sandbox {
         exec_plugin(&self.node, plugin, &environment, input)
     }
 
-    /// Whether a host on the LAN answers a ping from this address.
+    /// Returns true if a host on the LAN answers a ping from this address.
     pub(crate) fn gets_through(&self, from: &str) -> Result<bool> {
         let lan = if from.contains(':') { "fd00:22::100" } else { "172.22.0.100" };
         let net = format!("--net=/run/netns/{}", self.netns);
@@ -101,13 +101,13 @@ impl Sandbox {
         Ok(self.node.exec(&ping).output()?.status.success())
     }
 
-    /// The hardware address of its interface.
+    /// Returns the hardware address of its interface.
     pub(crate) fn mac(&self) -> Result<String> {
         // Not from /sys, which shows the node's interfaces.
         hardware_address(&self.run(&["ip", "-o", "link", "show", "eth0"])?)
     }
 
-    /// A command inside.
+    /// Runs a command in its network namespace; returns its output.
     pub(crate) fn run(&self, words: &[&str]) -> Result<String> {
         let net = format!("--net=/run/netns/{}", self.netns);
         output(&mut self.node.exec(&[&["nsenter", &net, "--"], words].concat()))
@@ -137,7 +137,7 @@ fn exec_plugin(node: &Node, plugin: &str, environment: &[String], input: &[u8]) 
     Ok(Answer { ok: ended.status.success(), said })
 }
 
-/// The hardware address in a line of `ip -o link`.
+/// Returns the hardware address in a line of `ip -o link`.
 pub(crate) fn hardware_address(shown: &str) -> Result<String> {
     let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
     mac.map(str::to_owned).with_context(|| format!("no hardware address in {shown:?}"))
@@ -151,12 +151,12 @@ impl Drop for Sandbox {
 }
 
 impl Answer {
-    /// What it said, where it succeeded.
+    /// Returns the plugin's output. An error if it failed.
     pub(crate) fn result(self) -> Result<Value> {
         if self.ok { Ok(self.said) } else { Err(anyhow!("the plugin said {}", self.said)) }
     }
 
-    /// The message of an error with the code that it should have.
+    /// Returns the message of an error. An error unless the plugin failed with this code.
     pub(crate) fn error(&self, code: u32) -> Result<&str> {
         ensure!(!self.ok && self.said["code"] == code, "this should be error {code}: {self:?}");
         text(&self.said, "/msg")

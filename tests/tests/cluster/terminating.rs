@@ -1,4 +1,4 @@
-//! Pods that should have ended, on a node whose runtime is stuck: their containers run on, and hold nothing.
+//! Pods past their grace period on a node whose runtime is stuck: their containers run on, and hold no addresses.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::{manifest, sandbox, traffic};
 /// The pods' grace period, and the collector's delay after it.
 const ALLOWED: Duration = Duration::from_secs(1 + 5);
 
-/// Whether a host on the LAN answers a process, at both addresses or at none.
+/// Returns whether a host on the LAN answers a process, or nothing if it does so at one of its addresses only.
 fn answered(process: Pid) -> Result<Option<bool>> {
     let net = format!("--net=/proc/{process}/ns/net");
     let mut answers = Vec::new();
@@ -61,7 +61,7 @@ fn a_stuck_pod_loses_its_addresses_for_good() -> Result<()> {
         })?;
     }
 
-    // They are heard no more and get nothing back, however often they try.
+    // They stay cut off and get nothing back, however often they send.
     let generation = |endpoint: &Value| endpoint["status"]["current"]["generation"].clone();
     for _ in 0..2 {
         others_go_on(&namespace, &other)?;

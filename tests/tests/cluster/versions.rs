@@ -1,4 +1,4 @@
-//! Every CNI version that the plugin speaks, verb by verb, by hand on a node.
+//! Every CNI version that the plugin speaks, verb by verb, called by hand on a node.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::traffic;
 
 const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-/// What the answer to ADD has to say in its version.
+/// An error unless the answer to ADD has the form of its version.
 fn answer_fits(version: &str, answer: &Value, holder: &Holder) -> Result<()> {
     same("cniVersion", &answer["cniVersion"], &json!(version))?;
     let old = version.starts_with("0.");
@@ -99,8 +99,8 @@ fn status_and_gc_came_with_1_1_0() -> Result<()> {
     }
     kept.call("GC", &newest)?.error(7)?;
 
-    // A sandbox that the runtime forgot, and a newer one that it knows. GC looks at other tests' sandboxes too: nobody else
-    // is here.
+    // A sandbox that the runtime forgot, and a newer one that it knows. GC looks at other tests' sandboxes too, so this test
+    // has the laboratory exclusively.
     let forgotten = Sandbox::new(namespace.world, &pod, "forgotten")?;
     forgotten.call("ADD", &newest)?.result()?;
     kept.call("ADD", &newest)?.result()?;

@@ -30,7 +30,7 @@ fn a_removed_nodes_addresses_are_collected() -> Result<()> {
     let took = since.elapsed();
     ensure!((DELAY..WITHIN).contains(&took), "the addresses were free after {took:?}");
 
-    // The pod goes on elsewhere; its former container, which nobody could end, is not in its way.
+    // The pod goes on elsewhere; its former container, which still runs, does not disturb it.
     namespace.kubectl(&["delete", "pod", "web-0", "plain", "--force", "--grace-period=0"])?;
     let after = namespace.ready_as("web-0", |now| now.node != sticky.node)?;
     sticky.sticks(&after)?;

@@ -12,7 +12,7 @@ use crate::api::Api;
 use crate::exclusive::Laboratory;
 use crate::whole;
 
-/// What namespaces and pools of tests carry.
+/// The label of the namespaces and pools of tests.
 pub(crate) const LABEL: &str = "holdfast.io/test";
 
 const NAME: &str = "HOLDFAST_LAB_NAME";
@@ -26,7 +26,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The world; an error says what to run first.
+    /// Returns the world, entered at the first call. An error says what to run first.
     pub(crate) fn get() -> Result<&'static Self> {
         static WORLD: OnceLock<Result<World, String>> = OnceLock::new();
         let world = WORLD.get_or_init(|| Self::enter().map_err(|error| format!("{error:#}")));
@@ -56,12 +56,12 @@ impl World {
         }
     }
 
-    /// Looks until there is something.
+    /// Looks until `look` returns something.
     pub(crate) fn wait<T>(&self, what: &str, seconds: u64, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
         self.progress.wait(what, Duration::from_secs(seconds), look)
     }
 
-    /// A run that was killed cleaned nothing up; its addresses are in the way of this one.
+    /// Removes what an earlier run left that was killed: its addresses are in the way of this one.
     fn clear(&self) -> Result<()> {
         self.cluster.run(&["delete", "namespaces,spiderippools,spiderreservedips", "-l", LABEL])?;
         self.wait("the addresses of an earlier run to be free", 60, || {
