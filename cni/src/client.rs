@@ -1,4 +1,5 @@
-//! The HTTP/1.1 client: one request over the agent's unix socket, with one deadline for connection, request and response.
+//! The HTTP/1.1 client: one request over the agent's unix socket, with one deadline for connection, request and
+//! response.
 
 use std::{
     io::{self, Read, Write},

@@ -36,8 +36,8 @@ pub mod code {
     pub const STALE: u32 = 103;
 }
 
-/// A CNI error: the body of the agent's 4xx and 5xx responses and, together with `cniVersion`, the error object that the
-/// plugin prints on stdout.
+/// A CNI error: the body of the agent's 4xx and 5xx responses and, together with `cniVersion`, the error object that
+/// the plugin prints on stdout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CniError {
     /// One of [`code`].

@@ -41,7 +41,8 @@ pub struct NetConf {
     /// The result of the previous plugin in the list (ADD) or of the last ADD (CHECK, DEL).
     #[serde(default)]
     pub prev_result: Option<Value>,
-    /// The attachments that GC keeps. The specification requires the list: an absent one is an error, not an empty list.
+    /// The attachments that GC keeps. The specification requires the list: an absent one is an error, not an empty
+    /// list.
     #[serde(default, rename = "cni.dev/valid-attachments")]
     pub valid_attachments: Option<Vec<Attachment>>,
     /// The `ipam` keys at top level, for a holdfast configuration without an `ipam` section.
@@ -143,7 +144,8 @@ fn is_delegated(value: &Value) -> bool {
 }
 
 impl Ipam {
-    /// Returns this section with absent keys taken from `top`, except `type`, which at top level is the interface plugin.
+    /// Returns this section with absent keys taken from `top`, except `type`, which at top level is the interface
+    /// plugin.
     fn or(self, top: Self) -> Self {
         Self {
             kind: self.kind,

@@ -20,8 +20,9 @@ impl Plugin {
     /// The file name that the IPAM plugin is installed under.
     const IPAM_NAME: &'static str = "spiderpool";
 
-    /// Returns the plugin that `argv0` and the configuration select. The name `spiderpool` selects the IPAM plugin. So does
-    /// any other name that is the configuration's `ipam.type` but not its `type`: another plugin then delegates to it.
+    /// Returns the plugin that `argv0` and the configuration select. The name `spiderpool` selects the IPAM plugin. So
+    /// does any other name that is the configuration's `ipam.type` but not its `type`: another plugin then delegates to
+    /// it.
     pub fn of(argv0: &str, conf: &NetConf) -> Self {
         let name = Path::new(argv0).file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let delegated = conf.ipam.kind.as_deref() == Some(name) && conf.kind != name;

@@ -92,8 +92,8 @@ fn is_empty(input: &[u8]) -> bool {
     text.is_empty() || serde_json::from_slice(text).is_ok_and(|value: Value| value == json!({}) || value.is_null())
 }
 
-/// Returns the configuration for a DEL without one. The container ID identifies the attachment, and the agent listens on
-/// the default socket.
+/// Returns the configuration for a DEL without one. The container ID identifies the attachment, and the agent listens
+/// on the default socket.
 fn default_config() -> Value {
     json!({"cniVersion": CniVersion::NEWEST.as_str(), "name": "unknown"})
 }
