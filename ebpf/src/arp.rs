@@ -3,34 +3,34 @@
 use aya_ebpf::programs::TcContext;
 
 use crate::{
-    frame::read,
-    words::{Half, Ip, MacWord},
+    ethernet::read,
+    packed::{HalfWord, Ip, MacWord},
 };
 
-/// Protocol type IPv4, then the lengths of a MAC and an IPv4 address, as halves of the packet.
-const IPV4: Half = 0x0800u16.to_be();
-const LENGTHS: Half = 0x0604u16.to_be();
+/// The protocol type IPv4, and the lengths of a MAC and an IPv4 address, as they are in a packet.
+const IPV4: HalfWord = 0x0800u16.to_be();
+const LENGTHS: HalfWord = 0x0604u16.to_be();
 
-/// What an ARP packet says.
+/// The fields of an ARP packet that the guard checks.
 pub(crate) struct Arp {
     pub(crate) sender_mac: MacWord,
-    sender: [Half; 2],
-    target: [Half; 2],
+    sender: [HalfWord; 2],
+    target: [HalfWord; 2],
 }
 
-/// An ARP packet as the guard needs it.
+/// The result of parsing an ARP packet.
 pub(crate) enum Parsed {
     Arp(Arp),
-    /// ARP of protocols that nobody here speaks.
+    /// ARP for a protocol other than IPv4.
     Other,
-    /// Cut short.
+    /// The packet ends inside the header.
     Malformed,
 }
 
 impl Arp {
     /// Parses the packet at `offset`.
     ///
-    /// The hardware type is not looked at: Linux takes ARP on Ethernet whatever it says.
+    /// Ignores the hardware type, as Linux does on Ethernet.
     #[inline(always)]
     pub(crate) fn parse(ctx: &TcContext, offset: usize) -> Parsed {
         match read::<14>(ctx, offset) {
@@ -42,20 +42,20 @@ impl Arp {
         }
     }
 
-    /// The sender's address; none in a probe (RFC 5227).
+    /// Returns the sender's address, or `None` in a probe (RFC 5227).
     #[inline(always)]
     pub(crate) fn sender(&self) -> Option<Ip> {
         (self.sender != [0, 0]).then(|| Ip::v4(self.sender))
     }
 
-    /// The address asked for.
+    /// Returns the target's address.
     #[inline(always)]
     pub(crate) fn target(&self) -> Ip {
         Ip::v4(self.target)
     }
 
-    /// The address this packet makes a claim on: its sender's, or for a probe the one asked for. Two hosts probing for
-    /// one address make each other give up, so a stale container's probe has to be fenced like any other packet.
+    /// Returns the address that the packet claims: the sender's, or in a probe the target's. Two hosts that probe for
+    /// one address make each other give up, so a stale container's probe is fenced like any other packet.
     #[inline(always)]
     pub(crate) fn claims(&self) -> Ip {
         self.sender().unwrap_or_else(|| self.target())

@@ -1,29 +1,29 @@
-//! The headers of IPv4 and IPv6, as far as the guard looks into them.
+//! The fields of IPv4 and IPv6 headers that the guard checks.
 
 use aya_ebpf::programs::TcContext;
 
-use crate::{frame::read, words::Ip};
+use crate::{ethernet::read, packed::Ip};
 
-/// The source of the IPv4 packet at `offset`. `None` if its header is cut short.
+/// Returns the source of the IPv4 packet at `offset`, or `None` if the packet ends inside the header.
 #[inline(always)]
 pub(crate) fn v4_source(ctx: &TcContext, offset: usize) -> Option<Ip> {
     let [_, _, _, _, _, _, a, b, _, _] = read::<10>(ctx, offset)?;
     Some(Ip::v4([a, b]))
 }
 
-/// The destination of the IPv4 packet at `offset`.
+/// Returns the destination of the IPv4 packet at `offset`.
 #[inline(always)]
 pub(crate) fn v4_destination(ctx: &TcContext, offset: usize) -> Option<Ip> {
     read::<2>(ctx, offset + 16).map(Ip::v4)
 }
 
-/// The destination of the IPv6 packet at `offset`.
+/// Returns the destination of the IPv6 packet at `offset`.
 #[inline(always)]
 pub(crate) fn v6_destination(ctx: &TcContext, offset: usize) -> Option<Ip> {
     read::<8>(ctx, offset + 24).map(Ip::v6)
 }
 
-/// The first part of an IPv6 header.
+/// The fields of an IPv6 header up to the source.
 pub(crate) struct Ipv6 {
     pub(crate) next: u8,
     pub(crate) hop_limit: u8,
@@ -31,10 +31,10 @@ pub(crate) struct Ipv6 {
 }
 
 impl Ipv6 {
-    /// Of the whole header.
+    /// The length of the whole header in bytes.
     pub(crate) const LENGTH: usize = 40;
 
-    /// Parses the header at `offset`. `None` if it is cut short.
+    /// Parses the header at `offset`. Returns `None` if the packet ends inside it.
     #[inline(always)]
     pub(crate) fn parse(ctx: &TcContext, offset: usize) -> Option<Self> {
         let [_, _, _, limits, a, b, c, d, e, f, g, h] = read::<12>(ctx, offset)?;

@@ -1,68 +1,73 @@
-//! The guard: programs that check every packet of a pod against the addresses the pod holds.
+//! The guard: programs that check every packet of a pod against the addresses bound to the pod's link.
 //!
 //! ```text
 //!   pod ──eth0══veth──▶ guard_from_pod ──▶ host          pool?  BINDINGS{link, address}
 //!                       guard_to_pod   ◀── host                 CURRENT → pass
 //!   LAN ─────uplink───▶ watch_uplink   ──▶ host                 STALE   → drop, event
 //!   LAN ◀────uplink──── guard_uplink_out ◀── macvlan pods       none    → POOLS? drop, event : pass
-//!   process ends ─────▶ sandbox_exit
+//!   process exits ────▶ sandbox_exit
 //!                           └──▶ EVENTS ──▶ agent
 //! ```
 //!
-//! A packet that a pod rightly sends costs one hash lookup. Everything else (pools, modes, rate limit, events) is
-//! only looked at once a packet does not fit.
+//! A packet with the address and the MAC of its link costs one hash lookup. Pools, modes, the rate limit and events are
+//! looked up only for other packets.
 //!
-//! A verifier of the 5.x kernels may take what it knows of the caller's variables for unimportant while it is in a called
-//! function (fixed by "propagate precision across all frames", Linux 6.2). A branch behind the call is then never looked at
-//! for the other value, and wired dead. So nothing that was decided before a call to a function of ours is decided again
-//! behind it: match first, call in the arms. And a call chain has 512 bytes of stack, each frame rounded up to 32.
+//! Two limits of the verifier shape the code:
+//!
+//! - Before "propagate precision across all frames" (Linux 6.2), the verifier can treat a variable of the caller as
+//!   imprecise while it verifies a callee. It then never explores the other outcome of a branch behind the call, and
+//!   hard-wires the branch. A condition evaluated before a call to a function of this crate must therefore not be
+//!   evaluated again behind it: match first, call in the arms.
+//! - A call chain has 512 bytes of stack, with each frame rounded up to 32.
 #![no_std]
 #![no_main]
 #![allow(clippy::needless_pass_by_value, reason = "aya's macros pass the context by value")]
 
 mod arp;
-mod frame;
+mod conflict;
+mod ethernet;
+mod events;
 mod guard;
 mod ip;
+mod link;
 mod maps;
-mod neighbour;
-mod report;
+mod ndp;
+mod packed;
 mod sandbox;
-mod shared;
-mod uplink;
-mod words;
+mod shared_uplink;
+mod verdict;
 
 use aya_ebpf::{
     macros::{classifier, raw_tracepoint},
     programs::{RawTracePointContext, TcContext},
 };
 
-/// What a pod sends: ingress on the host side of its link, or egress inside its network namespace.
+/// Checks packets from a pod: ingress on the host side of its link, or egress inside its network namespace.
 #[classifier]
 pub fn guard_from_pod(ctx: TcContext) -> i32 {
     guard::from_pod(&ctx)
 }
 
-/// What a pod gets: egress on the host side of its link, or ingress inside.
+/// Checks packets to a pod: egress on the host side of its link, or ingress inside its network namespace.
 #[classifier]
 pub fn guard_to_pod(ctx: TcContext) -> i32 {
     guard::to_pod(&ctx)
 }
 
-/// What the LAN sends: ingress on the uplink.
+/// Detects address conflicts with the LAN: ingress on the uplink.
 #[classifier]
 pub fn watch_uplink(ctx: TcContext) -> i32 {
-    let _ = uplink::watch(&ctx);
-    guard::PASS
+    let _ = conflict::detect(&ctx);
+    verdict::PASS
 }
 
-/// What leaves by an uplink that pods share: egress.
+/// Checks frames to the LAN on an uplink that pods share: egress.
 #[classifier]
 pub fn guard_uplink_out(ctx: TcContext) -> i32 {
-    shared::leaves(&ctx)
+    shared_uplink::egress(&ctx)
 }
 
-/// A thread ends. Raw, because that needs no tracefs, which an agent in a pod does not see.
+/// Reports the exit of a sandbox's process. A raw tracepoint needs no tracefs, which is not mounted in the agent's pod.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn sandbox_exit(_ctx: RawTracePointContext) -> i32 {
     sandbox::exited();
@@ -74,7 +79,7 @@ fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-/// Helpers used here are for GPL-compatible programs only.
+/// The licence, which the kernel requires to be GPL-compatible for helpers used here.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

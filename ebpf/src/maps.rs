@@ -1,4 +1,4 @@
-//! The maps. All of them are pinned, so that traffic and fencing go on while the agent is away.
+//! The maps. All are pinned, so that traffic and fencing continue while the agent is down.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -7,21 +7,22 @@ use aya_ebpf::{
 };
 use holdfast_abi::{Address, Binding, BindingKey, Counter, Lease, Link, MacKey, Owner, Pool, Rate, RateKey, Sandbox};
 
-// Without preallocation a map costs what is in it. From a tracepoint only preallocated maps are safe before 6.1.
+// A map without preallocation uses memory for its entries only. Before Linux 6.1 a tracepoint program may use only
+// preallocated maps.
 
-/// Which link may use which address: the hot path's only lookup.
+/// The addresses bound to each link: the only lookup on the hot path.
 #[map]
 pub(crate) static BINDINGS: HashMap<BindingKey, Binding> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// Who holds an address on this node.
+/// The holder of each address on this node.
 #[map]
 pub(crate) static OWNERS: HashMap<Address, Owner> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// The links the programs sit on.
+/// The links that programs are attached to.
 #[map]
 pub(crate) static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 
-/// The pods' MACs.
+/// The links by the MAC of their pod.
 #[map]
 pub(crate) static MACS: HashMap<MacKey, u32> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 
@@ -29,26 +30,26 @@ pub(crate) static MACS: HashMap<MacKey, u32> = HashMap::with_max_entries(4_096, 
 #[map]
 pub(crate) static POOLS: LpmTrie<Address, Pool> = LpmTrie::with_max_entries(65_536, 0);
 
-/// Processes whose end is a sandbox's death.
+/// The sandboxes by the process whose exit ends them.
 #[map]
 pub(crate) static SANDBOXES: HashMap<u32, Sandbox> = HashMap::with_max_entries(4_096, 0);
 
-/// Deadlines of leased bindings. Slot 0 is the node's.
+/// The deadlines of leased bindings. Slot 0 is the node's.
 #[map]
 pub(crate) static LEASE: Array<Lease> = Array::with_max_entries(8, 0);
 
-/// The state of the rate limit. What falls out of it may be reported once more, no harm done.
+/// The state of the rate limit. An evicted entry costs one more event, which is harmless.
 #[map]
 pub(crate) static RATE: LruHashMap<RateKey, Rate> = LruHashMap::with_max_entries(8_192, 0);
 
-/// Counts by [`Counter`].
+/// The value of each [`Counter`].
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::SLOTS, 0);
 
-/// What the agent is told.
+/// The events for the agent.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// The layout of all these, for an agent that finds them pinned. No program reads it.
+/// The layout version of the pinned maps, for an agent that finds them. No program reads it.
 #[map]
 pub(crate) static META: Array<u64> = Array::with_max_entries(4, 0);

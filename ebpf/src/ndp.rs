@@ -3,8 +3,8 @@
 use aya_ebpf::programs::TcContext;
 
 use crate::{
-    frame::load,
-    words::{Half, Ip, MacWord},
+    ethernet::load,
+    packed::{HalfWord, Ip, MacWord},
 };
 
 const HOP_BY_HOP: u8 = 0;
@@ -17,38 +17,38 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
 
-/// Option types: the link-layer address of a packet's source, and of its target.
+/// Option types: source and target link-layer address.
 const SOURCE_LINK_ADDRESS: u8 = 1;
 const TARGET_LINK_ADDRESS: u8 = 2;
 
-/// Only with this hop limit is a packet neighbour discovery: it has crossed no router.
+/// The hop limit of neighbour discovery, which shows that the packet has crossed no router.
 pub(crate) const HOP_LIMIT: u8 = 255;
 
-/// Extension headers looked behind. Linux accepts neighbour discovery behind them, so they must not be a way past
-/// the guard; nobody who means well sends even one.
+/// The limit on extension headers. Linux accepts neighbour discovery behind them, so they must not bypass the guard;
+/// a regular sender uses none.
 const MAX_EXTENSIONS: usize = 3;
 
-/// Options looked at. Nobody who means well sends more than two.
+/// The limit on options. A regular sender uses at most two.
 const MAX_OPTIONS: usize = 4;
 
-/// What a packet claims by neighbour discovery.
+/// A claim that a packet makes by neighbour discovery.
 pub(crate) enum Claim {
-    /// None: another kind of packet, or a question.
+    /// No claim: another kind of packet, or a solicitation without a MAC.
     None,
-    /// That its source is at this MAC. Whoever is asked learns the asker's from the question.
+    /// The packet's source has this MAC. The receiver of a solicitation learns the MAC of its sender.
     Source(MacWord),
-    /// This address, and if it says so for this MAC.
+    /// The target, with this MAC if the packet has the option.
     Target(Ip, Option<MacWord>),
-    /// That the way to the destination leads by the target, and if it says so that the target is at this MAC. It comes
-    /// from a router's link-local address, which says nothing, and both addresses are taken at their word. The
-    /// destination is to be read from the packet: the stack has no room for it.
+    /// The target is the next hop to the destination, with this MAC if the packet has the option. The packet's source
+    /// is a router's link-local address and proves nothing, so the packet claims both addresses. `destination` is the
+    /// offset of the address in the packet: the stack has no room for the address.
     Redirect { target: Ip, destination: usize, mac: Option<MacWord> },
-    /// Cut short, hidden behind more headers than are looked behind, or with more options than are looked at.
+    /// The packet ends inside a header, or exceeds the limit on extension headers or options.
     Malformed,
 }
 
-/// Looks for a claim in a packet whose hop limit is [`HOP_LIMIT`], with `next` in its IPv6 header, which ends at
-/// `offset`. A solicitation makes a claim on its target only as duplicate address detection, from the unspecified source.
+/// Returns the claim of a packet with [`HOP_LIMIT`]. `next` is the next header in its IPv6 header, which ends at
+/// `offset`. A solicitation claims its target only in duplicate address detection, with the unspecified source.
 #[inline(always)]
 pub(crate) fn claim(ctx: &TcContext, source: Ip, mut next: u8, mut offset: usize) -> Claim {
     for _ in 0..MAX_EXTENSIONS {
@@ -62,11 +62,11 @@ pub(crate) fn claim(ctx: &TcContext, source: Ip, mut next: u8, mut offset: usize
     match next {
         ICMPV6 => {}
         HOP_BY_HOP | ROUTING | DESTINATION => return Claim::Malformed,
-        // Fragmented neighbour discovery, too, is ignored by its receivers (RFC 6980).
+        // Includes fragments: receivers ignore fragmented neighbour discovery (RFC 6980).
         _ => return Claim::None,
     }
     let Some([kind]) = load::<[u8; 1]>(ctx, offset) else { return Claim::Malformed };
-    // Each kind by itself: see the crate's docs for what must not be carried across a call.
+    // One arm per type, because no condition may be evaluated again behind a call; see the crate's docs.
     match kind {
         ADVERTISEMENT => {
             let Some(target) = address(ctx, offset + 8) else { return Claim::Malformed };
@@ -85,20 +85,20 @@ pub(crate) fn claim(ctx: &TcContext, source: Ip, mut next: u8, mut offset: usize
                 mac => Claim::Redirect { target, destination, mac: Some(MacWord::from_word(mac)) },
             }
         }
-        // Duplicate address detection. Receivers discard it if it says where its source is.
+        // Duplicate address detection. Receivers discard it with a source link-layer address option.
         SOLICITATION if source.is_unspecified() => match address(ctx, offset + 8) {
             Some(target) => Claim::Target(target, None),
             None => Claim::Malformed,
         },
-        SOLICITATION => asker(link_address(ctx, offset + 24, SOURCE_LINK_ADDRESS)),
-        ROUTER_SOLICITATION => asker(link_address(ctx, offset + 8, SOURCE_LINK_ADDRESS)),
+        SOLICITATION => source_claim(link_address(ctx, offset + 24, SOURCE_LINK_ADDRESS)),
+        ROUTER_SOLICITATION => source_claim(link_address(ctx, offset + 8, SOURCE_LINK_ADDRESS)),
         _ => Claim::None,
     }
 }
 
-/// What a question says of its asker.
+/// Returns the claim of a solicitation for its source.
 #[inline(always)]
-fn asker(mac: u64) -> Claim {
+fn source_claim(mac: u64) -> Claim {
     match mac {
         NO_OPTION => Claim::None,
         TOO_MANY_OPTIONS => Claim::Malformed,
@@ -106,24 +106,24 @@ fn asker(mac: u64) -> Claim {
     }
 }
 
-/// The address at `offset`.
+/// Returns the address at `offset`.
 #[inline(always)]
 pub(crate) fn address(ctx: &TcContext, offset: usize) -> Option<Ip> {
     load(ctx, offset).map(Ip::v6)
 }
 
-/// What [`link_address`] gives where there is no MAC: more than a MAC's six bytes.
+/// Results of [`link_address`] that are not a MAC: more than its six bytes.
 const NO_OPTION: u64 = 1 << 62;
 const TOO_MANY_OPTIONS: u64 = 1 << 63;
 
-/// The MAC in the first option of this type among those at `offset`.
+/// Returns the MAC in the first option of type `wanted` in the list of options at `offset`.
 ///
-/// Receivers discard a packet with an option of no length, or with one that is cut short; it claims nothing. They take
-/// the first option of a type, and those that take another one are none of ours.
+/// A packet with an option of length zero or with a truncated one claims nothing, because receivers discard it. The
+/// first option of a type counts, as on Linux.
 #[inline(never)]
 fn link_address(ctx: &TcContext, mut offset: usize, wanted: u8) -> u64 {
     for _ in 0..MAX_OPTIONS {
-        let Some([head, a, b, c]) = load::<[Half; 4]>(ctx, offset) else { return NO_OPTION };
+        let Some([head, a, b, c]) = load::<[HalfWord; 4]>(ctx, offset) else { return NO_OPTION };
         let [kind, length] = head.to_ne_bytes();
         if length == 0 {
             return NO_OPTION;
@@ -133,7 +133,7 @@ fn link_address(ctx: &TcContext, mut offset: usize, wanted: u8) -> u64 {
         }
         offset += length as usize * 8;
     }
-    match load::<[Half; 4]>(ctx, offset) {
+    match load::<[HalfWord; 4]>(ctx, offset) {
         Some(_) => TOO_MANY_OPTIONS,
         None => NO_OPTION,
     }

@@ -1,18 +1,18 @@
-//! Addresses as the machine likes them: in words.
+//! Addresses packed into machine words.
 //!
-//! Bytes taken one by one out of a packet, shifted together and stored one by one into a key cost more than the rest
-//! of the verdict. A packet's headers begin at an even address, so two bytes at a time are always good; on the stack
-//! everything here is aligned to four.
+//! Reading an address from a packet byte by byte and storing it into a key byte by byte costs more than the rest of the
+//! verdict. The headers of a packet begin at an even address, so reads of two bytes are always aligned; on the stack
+//! the types here are aligned to four bytes.
 
 use core::mem::transmute;
 
 use aya_ebpf::maps::lpm_trie::Key;
 use holdfast_abi::{Address, BindingKey, Mac, MacKey, RateKey};
 
-/// Two bytes of a packet, in the order they are there.
-pub(crate) type Half = u16;
+/// Two bytes of a packet in the packet's order.
+pub(crate) type HalfWord = u16;
 
-/// An IPv6 address, or an IPv4 address v4-mapped.
+/// An IPv6 address, or a v4-mapped IPv4 address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Ip([u32; 4]);
@@ -21,12 +21,12 @@ impl Ip {
     pub(crate) const UNSPECIFIED: Self = Self([0; 4]);
 
     #[inline(always)]
-    pub(crate) fn v4(halves: [Half; 2]) -> Self {
+    pub(crate) fn v4(halves: [HalfWord; 2]) -> Self {
         Self([0, 0, 0xffff_0000u32, word(halves[0], halves[1])])
     }
 
     #[inline(always)]
-    pub(crate) fn v6(h: [Half; 8]) -> Self {
+    pub(crate) fn v6(h: [HalfWord; 8]) -> Self {
         Self([word(h[0], h[1]), word(h[2], h[3]), word(h[4], h[5]), word(h[6], h[7])])
     }
 
@@ -35,7 +35,7 @@ impl Ip {
         self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
     }
 
-    /// The address as maps have it.
+    /// Returns the address as it is in maps.
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &Address {
         // SAFETY: the same sixteen bytes, and a byte needs no alignment.
@@ -56,7 +56,7 @@ impl Ip {
         unsafe { transmute([link, kind, a, b, c, d]) }
     }
 
-    /// The key that finds the longest prefix of this address.
+    /// Returns the key for a longest prefix match of this address.
     #[inline(always)]
     pub(crate) fn prefix_key(self) -> Key<Address> {
         let [a, b, c, d] = self.0;
@@ -65,14 +65,14 @@ impl Ip {
     }
 }
 
-/// A MAC in the lower six bytes.
+/// A MAC address in the lower six bytes of a word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct MacWord(u64);
 
 impl MacWord {
     #[inline(always)]
-    pub(crate) fn new(h: [Half; 3]) -> Self {
+    pub(crate) fn new(h: [HalfWord; 3]) -> Self {
         Self(u64::from(h[0]) | u64::from(h[1]) << 16 | u64::from(h[2]) << 32)
     }
 
@@ -82,19 +82,19 @@ impl MacWord {
         Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
     }
 
-    /// As a plain number, for functions that give it back in a register.
+    /// Returns the MAC as an integer, for functions that return it in a register.
     #[inline(always)]
     pub(crate) fn word(self) -> u64 {
         self.0
     }
 
-    /// The MAC that [`Self::word`] has made a number of.
+    /// Returns the MAC of a result of [`Self::word`].
     #[inline(always)]
     pub(crate) fn from_word(word: u64) -> Self {
         Self(word)
     }
 
-    /// Maps say with this that any will do.
+    /// Returns true for the zero MAC, by which maps mean any MAC.
     #[inline(always)]
     pub(crate) fn is_zero(self) -> bool {
         self.0 == 0
@@ -114,10 +114,10 @@ impl MacWord {
 }
 
 #[inline(always)]
-fn word(first: Half, second: Half) -> u32 {
+fn word(first: HalfWord, second: HalfWord) -> u32 {
     u32::from(first) | u32::from(second) << 16
 }
 
-// The order of bytes within words is that of this target.
+// The words have the byte order of this target.
 #[cfg(not(target_endian = "little"))]
 compile_error!("the programs are for little-endian machines");

@@ -1,18 +1,17 @@
-//! The death of a sandbox, at the moment its process ends.
+//! The exit of a sandbox's process.
 //!
-//! The entry stays: the agent removes it once it has handled the death. One that dies between hearing of a death and
-//! acting on it leaves the entry, by which the next agent finds the dead process, and an event that found no room in the
-//! ring is made up for in the same way.
+//! The program leaves the entry in the map, and the agent removes it after handling the exit. If the agent dies before
+//! that, or the event is lost because the ring is full, the next comparison with the map finds the dead process.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use holdfast_abi::{Counter, EVENT_SANDBOX};
 
 use crate::{
+    events::{count, report},
     maps::SANDBOXES,
-    report::{count, report},
 };
 
-/// Runs for every thread that ends.
+/// Reports the exit of a sandbox's process. Runs for every thread that exits.
 #[inline(always)]
 pub(crate) fn exited() {
     let ids = bpf_get_current_pid_tgid();
@@ -20,8 +19,8 @@ pub(crate) fn exited() {
     if process != thread {
         return;
     }
-    // SAFETY: the map is preallocated; an entry removed meanwhile is at worst another sandbox's tag, and the agent looks
-    // at the process before it believes an event.
+    // SAFETY: the map is preallocated; an entry removed meanwhile has at worst another sandbox's tag, and the agent
+    // verifies every event against the process.
     let Some(sandbox) = (unsafe { SANDBOXES.get(process) }) else { return };
     count(Counter::SandboxExits);
     // SAFETY: the helper takes nothing and returns a number.

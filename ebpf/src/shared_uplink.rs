@@ -1,146 +1,116 @@
-//! Pods that share the node's link (macvlan), seen from outside.
+//! The verdict on frames of pods that share the uplink (macvlan), outside the sending pod's network namespace.
 //!
-//! The guard inside such a pod sits where its interface queues frames, and there is a way past that for whoever may open
-//! a packet socket (`PACKET_QDISC_BYPASS`, `AF_XDP`). What goes that way is met again: on the uplink's egress on its way
-//! to the LAN, and on the ingress of every other pod on the same link, which the LAN's switch never sees.
+//! The guard inside such a pod is at the interface's egress, and a process that may open a packet socket can bypass it
+//! (`PACKET_QDISC_BYPASS`, `AF_XDP`). Its frames are checked again on the uplink's egress on their way to the LAN, and
+//! on the ingress of every other pod on the same uplink, which the kernel's macvlan bridge delivers to without the LAN.
 //!
-//! There it is the frame's source that says whose it is. It is judged as on the link that has this MAC, but what a frame
-//! says is no evidence against anybody: the link is not accused, and whoever takes another one's MAC is not found out.
+//! At both points the sending pod is known by the frame's source MAC only, and the bindings of the link with that MAC
+//! apply. A MAC can be spoofed, so it is no evidence: no event names that link as a violator, and a pod that spoofs
+//! another pod's MAC here is not detected.
 
 use aya_ebpf::programs::TcContext;
-use holdfast_abi::{Counter, EVENT_CONFLICT, FIRST_INSIDE, STATE_CURRENT, VIA_ARP, VIA_IP, VIA_ND};
+use holdfast_abi::{Counter, EVENT_CONFLICT, FIRST_INSIDE, STATE_CURRENT, VIA_ARP, VIA_ND};
 
 use crate::{
-    arp::{self, Arp},
-    frame::{self, Ethernet},
-    guard::{DROP, PASS, add_owner, link, observes},
-    ip::{self, Ipv6},
+    ethernet::Ethernet,
+    events::{add_owner, count, report_limited},
+    link,
     maps::{BINDINGS, MACS, OWNERS, POOLS},
-    neighbour::{self, Claim},
-    report::{count, report_limited},
-    words::{Ip, MacWord},
+    packed::MacWord,
+    verdict::{AddressUse, DROP, PASS, Policy, check_frame},
 };
 
-/// One use of an address by the MAC of a pod.
-struct Use {
-    address: Ip,
-    /// The link that has the frame's source MAC.
-    from: u32,
-    /// The link the program sits on.
-    link: u32,
-    ethertype: u16,
-    via: u8,
-    mac: MacWord,
-    claimed_mac: MacWord,
+/// The policy for frames whose source MAC is that of a pod: only a use of an address that the pod does not hold is
+/// refused.
+struct SharedUplink;
+
+impl Policy for SharedUplink {
+    #[inline(always)]
+    fn check(ctx: &TcContext, used: &AddressUse) -> i32 {
+        check_address(ctx, used)
+    }
+
+    #[inline(always)]
+    fn check_outlined(ctx: &TcContext, used: &AddressUse) -> i32 {
+        check_address(ctx, used)
+    }
+
+    #[inline(always)]
+    fn malformed(_ctx: &TcContext, _link: u32) -> i32 {
+        PASS
+    }
+
+    #[inline(always)]
+    fn malformed_claim(ctx: &TcContext, used: &AddressUse) -> i32 {
+        check_address(ctx, used)
+    }
+
+    #[inline(always)]
+    fn no_address(_link: u32, _ethertype: u16, _mac: MacWord) -> i32 {
+        PASS
+    }
 }
 
-/// Judges a frame on its way out of the node.
+/// Returns the verdict on a frame on its way out of the node.
 #[inline(always)]
-pub(crate) fn leaves(ctx: &TcContext) -> i32 {
+pub(crate) fn egress(ctx: &TcContext) -> i32 {
     match Ethernet::parse(ctx) {
-        Some(ethernet) => judge(ctx, &ethernet),
+        Some(ethernet) => check(ctx, &ethernet),
         None => PASS,
     }
 }
 
-/// Judges a frame that may be a neighbour's. One of whatever else is on the LAN passes.
+/// Returns the verdict on a frame from the shared uplink. Frames that are not from a pod on it pass.
 #[inline(always)]
-pub(crate) fn judge(ctx: &TcContext, ethernet: &Ethernet) -> i32 {
-    let Ethernet { source: mac, ethertype, payload } = *ethernet;
-    // SAFETY: an entry removed meanwhile is judged as if the frame had come a moment earlier.
-    let from = match unsafe { MACS.get(mac.key()) } {
-        Some(from) if *from >= FIRST_INSIDE => *from,
-        _ => return PASS,
-    };
-    let seen = |address, via, claimed_mac| Use { address, from, link: link(ctx), ethertype, via, mac, claimed_mac };
-    match ethertype {
-        frame::IPV4 => match ip::v4_source(ctx, payload) {
-            Some(source) => verdict(&seen(source, VIA_IP, mac)),
-            None => PASS,
-        },
-        frame::ARP => match Arp::parse(ctx, payload) {
-            arp::Parsed::Arp(arp) => verdict(&seen(arp.claims(), VIA_ARP, arp.sender_mac)),
-            _ => PASS,
-        },
-        frame::IPV6 => {
-            let Some(header) = Ipv6::parse(ctx, payload) else { return PASS };
-            let mut used = seen(header.source, VIA_IP, mac);
-            if header.hop_limit == neighbour::HOP_LIMIT {
-                let claim = neighbour::claim(ctx, header.source, header.next, payload + Ipv6::LENGTH);
-                let (target, claimed) = match claim {
-                    Claim::None | Claim::Malformed => return verdict(&used),
-                    Claim::Source(claimed) => (header.source, claimed),
-                    Claim::Target(target, claimed) => {
-                        let claimed = claimed.unwrap_or(mac);
-                        let of_source = verdict(&used);
-                        if of_source != PASS {
-                            return of_source;
-                        }
-                        (target, claimed)
-                    }
-                    Claim::Redirect { target, destination, mac: claimed } => {
-                        let claimed = claimed.unwrap_or(mac);
-                        let of_source = verdict(&used);
-                        if of_source != PASS {
-                            return of_source;
-                        }
-                        let Some(destination) = neighbour::address(ctx, destination) else { return PASS };
-                        (used.address, used.via) = (destination, VIA_ND);
-                        let of_destination = verdict(&used);
-                        if of_destination != PASS {
-                            return of_destination;
-                        }
-                        (target, claimed)
-                    }
-                };
-                (used.address, used.via, used.claimed_mac) = (target, VIA_ND, claimed);
-            }
-            verdict(&used)
-        }
+pub(crate) fn check(ctx: &TcContext, ethernet: &Ethernet) -> i32 {
+    // SAFETY: the agent may remove the entry meanwhile; the verdict is then that of a moment earlier.
+    match unsafe { MACS.get(ethernet.source.key()) } {
+        Some(link) if *link >= FIRST_INSIDE => check_frame::<SharedUplink>(ctx, ethernet, *link),
         _ => PASS,
     }
 }
 
 #[inline(never)]
-fn verdict(seen: &Use) -> i32 {
-    // SAFETY: as in `judge`.
-    let counter = match unsafe { BINDINGS.get(seen.address.binding_key(seen.from)) } {
+fn check_address(ctx: &TcContext, used: &AddressUse) -> i32 {
+    // SAFETY: as in `check`.
+    let counter = match unsafe { BINDINGS.get(used.address.binding_key(used.link)) } {
         Some(binding) => {
             let mac = MacWord::of(binding.mac);
-            let mac_fits = (seen.mac == mac && seen.claimed_mac == mac) || mac.is_zero();
+            let mac_fits = (used.mac == mac && used.claimed_mac == mac) || mac.is_zero();
             if binding.state != STATE_CURRENT {
                 Counter::DropStale
-            } else if mac_fits || observes(seen.from) {
+            } else if mac_fits || link::observes(used.link) {
                 return PASS;
             } else {
                 Counter::DropMac
             }
         }
-        None if POOLS.get(seen.address.prefix_key()).is_none() || observes(seen.from) => return PASS,
+        None if POOLS.get(used.address.prefix_key()).is_none() || link::observes(used.link) => return PASS,
         None => Counter::DropForeign,
     };
     count(counter);
-    match seen.via {
+    match used.via {
         VIA_ARP => count(Counter::DropArp),
         VIA_ND => count(Counter::DropNd),
         _ => {}
     }
-    report(seen);
+    report_conflict(ctx, used);
     DROP
 }
 
-/// A MAC that is not the holder's has claimed the address: all that is certain.
+/// Reports a conflict on the link that the program is attached to, if another link holds the address. The violator is
+/// unknown: only the claim by a MAC that is not the holder's is certain.
 #[inline(always)]
-fn report(seen: &Use) {
-    // SAFETY: as in `judge`.
-    if unsafe { OWNERS.get(seen.address.bytes()) }.is_none_or(|owner| owner.link == seen.from) {
+fn report_conflict(ctx: &TcContext, used: &AddressUse) {
+    // SAFETY: as in `check`.
+    if unsafe { OWNERS.get(used.address.bytes()) }.is_none_or(|owner| owner.link == used.link) {
         return;
     }
-    report_limited(EVENT_CONFLICT, seen.link, seen.address, |event| {
-        event.ethertype = seen.ethertype;
-        event.via = seen.via;
+    report_limited(EVENT_CONFLICT, link::id(ctx), used.address, |event| {
+        event.ethertype = used.ethertype;
+        event.via = used.via;
         event.dropped = 1;
-        event.mac = seen.mac.bytes();
-        add_owner(event, seen.address);
+        event.mac = used.mac.bytes();
+        add_owner(event, used.address);
     });
 }
