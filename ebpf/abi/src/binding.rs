@@ -1,11 +1,11 @@
-//! Which link may use which address.
+//! The bindings of addresses to links.
 
 use crate::Mac;
 
-/// An IPv6 address in network order; IPv4 is kept v4-mapped (`::ffff:a.b.c.d`).
+/// An IPv6 address in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
 pub type Address = [u8; 16];
 
-/// `a.b.c.d` as `::ffff:a.b.c.d`.
+/// Returns `a.b.c.d` as `::ffff:a.b.c.d`.
 #[must_use]
 #[inline]
 pub const fn v4_mapped(address: [u8; 4]) -> Address {
@@ -13,11 +13,12 @@ pub const fn v4_mapped(address: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-/// One link's use of one address.
+/// The key of a binding: an address on a link.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BindingKey {
-    /// The link's identity: its interface index on the node, or the number given to a program inside a pod.
+    /// The link's identity: its interface index on the node, or from [`FIRST_INSIDE`](crate::FIRST_INSIDE) on for a
+    /// link inside a pod.
     pub link: u32,
     /// Zero.
     pub pad: u32,
@@ -26,7 +27,7 @@ pub struct BindingKey {
 }
 
 impl BindingKey {
-    /// The key of `address` on `link`.
+    /// Returns the key of `address` on `link`.
     #[must_use]
     #[inline]
     pub const fn new(link: u32, address: Address) -> Self {
@@ -34,76 +35,76 @@ impl BindingKey {
     }
 }
 
-/// The link holds the address: its packets pass.
+/// The link holds the address: packets with it pass.
 pub const STATE_CURRENT: u32 = 1;
-/// The address has a newer holder: packets from and to this link with it are dropped.
+/// The address has a newer holder: packets with it are dropped from and to this link.
 pub const STATE_STALE: u32 = 2;
 
-/// The binding is good only until [`Lease::deadline_ns`] of its slot.
+/// The binding is valid only until [`Lease::deadline_ns`] of its slot.
 pub const FLAG_LEASED: u32 = 1;
 
-/// What a link may do with an address.
+/// The binding of an address to a link.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
-    /// The fencing token this binding was made with.
+    /// The generation of the binding, its fencing token.
     pub generation: u64,
-    /// The container, as eight bytes of its ID's digest.
+    /// The container's tag: eight bytes of the digest of its ID.
     pub container_tag: u64,
     /// [`STATE_CURRENT`] or [`STATE_STALE`].
     pub state: u32,
     /// [`FLAG_LEASED`] or 0.
     pub flags: u32,
-    /// The only MAC the address may be used with; all zero leaves the MAC unchecked. It is a copy of the link's, so
-    /// that the hot path needs one lookup.
+    /// The only MAC that may use the address; the zero MAC allows any. A copy of the link's, so that the hot path needs
+    /// one lookup.
     pub mac: Mac,
-    /// Slot in `LEASE`, with [`FLAG_LEASED`].
+    /// The index into `LEASE`, with [`FLAG_LEASED`].
     pub lease_slot: u16,
 }
 
-/// Who holds an address on this node.
+/// The holder of an address on this node.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// The holder's generation.
     pub generation: u64,
-    /// The holder's container.
+    /// The tag of the holder's container.
     pub container_tag: u64,
     /// The holder's link.
     pub link: u32,
     /// Zero.
     pub flags: u32,
-    /// The MAC that may answer for the address on the LAN; all zero means that any may.
+    /// The only MAC that may answer for the address on the LAN; the zero MAC allows any.
     pub mac: Mac,
     /// Zero.
     pub pad: [u8; 2],
 }
 
-/// A managed pool, by the longest prefix that covers an address.
+/// The managed pool of a prefix.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool {
-    /// The agent's number for the pool.
+    /// The number that the agent assigned to the pool.
     pub pool: u32,
     /// Zero.
     pub flags: u32,
 }
 
-/// Until when leased bindings are good.
+/// The deadline of leased bindings.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// `CLOCK_BOOTTIME`, which unlike the monotonic clock goes on while a machine is suspended.
+    /// The deadline in nanoseconds of `CLOCK_BOOTTIME`, which unlike `CLOCK_MONOTONIC` includes suspended time.
     pub deadline_ns: u64,
     /// Zero.
     pub reserved: u64,
 }
 
-/// A sandbox's process that is watched.
+/// The sandbox of a watched process.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sandbox {
-    /// The container, as in [`Binding::container_tag`].
+    /// The container's tag, as in [`Binding::container_tag`].
     pub container_tag: u64,
 }
 

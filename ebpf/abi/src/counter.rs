@@ -1,6 +1,6 @@
-//! What the programs count.
+//! The counters of the programs.
 
-/// Index into `COUNTERS`.
+/// A counter, as index into `COUNTERS`.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Counter {
@@ -10,9 +10,9 @@ pub enum Counter {
     PassOutside,
     /// From a pod: neither IP nor ARP.
     PassOther,
-    /// From a pod: a violation that observe mode let through.
+    /// From a pod: a violation that passed in observe mode.
     PassObserved,
-    /// Towards a pod.
+    /// To a pod.
     PassToPod,
     /// From a pod: the address has a newer holder.
     DropStale,
@@ -20,30 +20,30 @@ pub enum Counter {
     DropForeign,
     /// From a pod: a MAC that is not the link's.
     DropMac,
-    /// From a pod: the binding's lease has run out.
+    /// From a pod: the binding's lease has expired.
     DropLease,
-    /// From a pod: a frame cut short inside the headers that are checked.
+    /// From a pod: a frame that ends inside a header to be checked.
     DropMalformed,
-    /// Towards a pod: the address has a newer holder.
+    /// To a pod: the address has a newer holder.
     DropToStale,
-    /// Those of the drops that were ARP.
+    /// The ARP packets among the drops.
     DropArp,
-    /// Those of the drops that were IPv6 neighbour discovery.
+    /// The IPv6 neighbour discovery packets among the drops.
     DropNd,
-    /// On the uplink: claims of an address bound here, by a MAC that is not its holder's.
+    /// On the uplink: claims of an address bound on this node by a MAC that is not its holder's.
     Conflicts,
-    /// Watched sandboxes that ended.
+    /// Exits of watched sandboxes.
     SandboxExits,
-    /// Events handed to the agent.
+    /// Events sent to the agent.
     Events,
-    /// Events kept back by the rate limit.
+    /// Events suppressed by the rate limit.
     EventsLimited,
     /// Events lost because the ring was full.
     EventsLost,
 }
 
 impl Counter {
-    /// All of them, in the order of their index.
+    /// All counters, in the order of their index.
     pub const ALL: [Self; 18] = [
         Self::PassCurrent,
         Self::PassOutside,
@@ -65,10 +65,10 @@ impl Counter {
         Self::EventsLost,
     ];
 
-    /// Entries of `COUNTERS`: room to grow without a new layout.
+    /// The number of entries of `COUNTERS`, with room for new counters without a new layout.
     pub const SLOTS: u32 = 32;
 
-    /// The name as a metric's label has it.
+    /// Returns the counter's name as the label of a metric.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What the programs tell the agent.
+//! The events that the programs send to the agent.
 
 use core::mem::{offset_of, size_of};
 
@@ -6,49 +6,49 @@ use crate::{Address, LAYOUT_VERSION, Mac};
 
 /// A link used an address that has a newer holder.
 pub const EVENT_STALE: u32 = 1;
-/// A link used an address of a managed pool that was never its own.
+/// A link used an address of a managed pool that is not bound to it.
 pub const EVENT_FOREIGN: u32 = 2;
-/// A link used a MAC that is not its own.
+/// A link used a MAC that is not the link's.
 pub const EVENT_MAC: u32 = 3;
-/// A host on the LAN claimed an address that is bound here.
+/// A MAC that is not the holder's claimed an address bound on this node.
 pub const EVENT_CONFLICT: u32 = 4;
-/// A watched sandbox's process ended.
+/// The process of a watched sandbox exited.
 pub const EVENT_SANDBOX: u32 = 5;
-/// A link used an address whose lease has run out.
+/// A link used an address whose lease has expired.
 pub const EVENT_LEASE: u32 = 6;
 
-/// Seen as an IP packet's source.
+/// The address is the source of an IP packet.
 pub const VIA_IP: u8 = 1;
-/// Seen in ARP.
+/// The address is in an ARP packet.
 pub const VIA_ARP: u8 = 2;
-/// Seen in IPv6 neighbour discovery.
+/// The address is in an IPv6 neighbour discovery packet.
 pub const VIA_ND: u8 = 3;
-/// Seen in the Ethernet header.
+/// The MAC is in the Ethernet header of a frame without an address to be checked.
 pub const VIA_LINK: u8 = 4;
 
-/// One record of the ring buffer. Fields that a kind has no use for are zero.
+/// One record of the ring buffer. Fields that do not apply to the kind are zero.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// [`LAYOUT_VERSION`] of the program. Programs of an older agent may have left records in the pinned ring.
+    /// [`LAYOUT_VERSION`] of the program. The pinned ring may contain records of an older agent's programs.
     pub version: u16,
-    /// Size of the record in bytes.
+    /// The size of the record in bytes.
     pub size: u16,
     /// `EVENT_*`.
     pub kind: u32,
-    /// The link it was seen on.
+    /// The link that the packet was on.
     pub link: u32,
-    /// The frame's protocol, behind VLAN tags.
+    /// The frame's ethertype, behind VLAN tags.
     pub ethertype: u16,
     /// 1 if the packet was dropped.
     pub dropped: u8,
     /// `VIA_*`.
     pub via: u8,
-    /// `CLOCK_MONOTONIC`, when it was seen.
+    /// The time of the event in nanoseconds of `CLOCK_MONOTONIC`.
     pub timestamp_ns: u64,
-    /// The generation bound to the link (the binding's where there is one).
+    /// The generation of the binding, or without one that of the link.
     pub generation: u64,
-    /// The container bound to the link, or the sandbox that ended.
+    /// The tag of the link's container, or of the sandbox that exited.
     pub container_tag: u64,
     /// The address used.
     pub address: Address,
@@ -56,19 +56,19 @@ pub struct Event {
     pub mac: Mac,
     /// The holder's MAC.
     pub owner_mac: Mac,
-    /// The holder's link, 0 if nobody on this node holds the address.
+    /// The holder's link, 0 if the address has no holder on this node.
     pub owner_link: u32,
-    /// The pool the address is in.
+    /// The number of the pool that contains the address.
     pub pool: u32,
-    /// The process that ended.
+    /// The ID of the process that exited.
     pub process: u32,
     /// The holder's generation.
     pub owner_generation: u64,
-    /// The holder's container.
+    /// The tag of the holder's container.
     pub owner_tag: u64,
 }
 
-/// Reads field `$name` out of `$bytes`.
+/// Reads the field `$name` from `$bytes`.
 macro_rules! field {
     ($bytes:ident, $name:ident, [u8; $length:literal]) => {{
         let mut raw = [0; $length];
@@ -85,7 +85,7 @@ macro_rules! field {
 }
 
 impl Event {
-    /// The event in a record, or `None` if the record is of another size or version.
+    /// Returns the event of a record, or `None` if the record has another size or version.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != size_of::<Self>() {

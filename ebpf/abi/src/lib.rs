@@ -1,9 +1,8 @@
-//! The layout of what kernel and user space share: map keys and values, events, counters.
+//! The layouts that kernel and user space share: map keys and values, events, counters.
 //!
-//! Everything is `#[repr(C)]` with its padding spelled out and its size asserted, because the two sides are
-//! built by different compilers for different targets, and because pinned maps outlive the agent that made
-//! them: an agent of another version finds them again and has to know what it looks at. Whoever changes a
-//! layout here raises [`LAYOUT_VERSION`].
+//! Every type is `#[repr(C)]` with explicit padding and an asserted size: different compilers build the two sides for
+//! different targets, and pinned maps outlive the agent that created them, so that an agent of another version reads
+//! them. A change of a layout here needs a new [`LAYOUT_VERSION`].
 //!
 //! | map | key | value | written by |
 //! |---|---|---|---|
@@ -41,20 +40,20 @@ pub use link::{
 };
 pub use rate::{RATE_KEY_BURST, RATE_LINK_BURST, RATE_WINDOW_NS, Rate, RateKey};
 
-/// Stands in `META` beside the pinned maps. Raised with every change of a layout in this crate.
+/// The version of the layouts in this crate, which the agent stores in `META` beside the pinned maps.
 pub const LAYOUT_VERSION: u16 = 1;
 
-/// Where `META` holds [`LAYOUT_VERSION`].
+/// The index of [`LAYOUT_VERSION`] in `META`.
 pub const META_LAYOUT: u32 = 0;
 
-/// Where `META` holds the number of the next link inside a pod; 0 before there was one. It only grows: a number that
-/// came again would give one pod's late events, and whatever filter was left behind in it, to another.
+/// The index in `META` of the next identity of a link inside a pod; 0 before the first. It only grows: a reused
+/// identity would assign the late events of one pod, and a filter left behind in it, to another pod.
 pub const META_NEXT_INSIDE: u32 = 1;
 
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY of all: `#[repr(C)]`, only integers and arrays of integers, no implicit padding (asserted by size), so
-    // every bit pattern is a value and no byte is undefined.
+    // every bit pattern is a value and every byte is initialised.
     unsafe impl aya::Pod for super::BindingKey {}
     unsafe impl aya::Pod for super::Binding {}
     unsafe impl aya::Pod for super::Owner {}

@@ -1,16 +1,16 @@
-//! The limit on events, kept in the kernel so that a flood costs the agent nothing.
+//! The rate limit on events. The programs apply it, so that a flood costs the agent nothing.
 
 use crate::Address;
 
-/// How long a window of the limit lasts.
+/// The length of a window of the rate limit in nanoseconds.
 pub const RATE_WINDOW_NS: u64 = 1_000_000_000;
-/// Events of one kind for one address on one link in a window.
+/// The limit on events of one kind for one address on one link in a window.
 pub const RATE_KEY_BURST: u32 = 4;
-/// Events of one kind on one link in a window, over all addresses: a pod that walks through a subnet must not push
-/// everyone else's entries out of the table.
+/// The limit on events of one kind on one link in a window, over all addresses: a pod that scans a subnet must not
+/// evict the entries of the others from the table.
 pub const RATE_LINK_BURST: u32 = 64;
 
-/// What is limited together. An all-zero address stands for the link as a whole.
+/// The key of one limit. The zero address stands for the link as a whole.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateKey {
@@ -26,9 +26,9 @@ pub struct RateKey {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// When the window began, on the monotonic clock.
+    /// The start of the window in nanoseconds of `CLOCK_MONOTONIC`.
     pub since_ns: u64,
-    /// Events since then.
+    /// The number of events since then.
     pub count: u32,
     /// Zero.
     pub pad: u32,
