@@ -1,6 +1,6 @@
 //! The bindings of addresses to links.
 
-use crate::Mac;
+use crate::link::Mac;
 
 /// An IPv6 address in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
 pub type Address = [u8; 16];

@@ -2,7 +2,7 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::{Address, LAYOUT_VERSION, Mac};
+use crate::{binding::Address, link::Mac, meta::LAYOUT_VERSION};
 
 /// A link used an address that has a newer holder.
 pub const EVENT_STALE: u32 = 1;

@@ -24,6 +24,7 @@ mod binding;
 mod counter;
 mod event;
 mod link;
+mod meta;
 mod rate;
 
 pub use binding::{
@@ -38,17 +39,8 @@ pub use link::{
     FIRST_INSIDE, IF_NAME_LEN, LINK_CLSACT, LINK_INSIDE, LINK_SHARED, Link, MODE_ENFORCE, MODE_OBSERVE, Mac, MacKey,
     ROLE_POD, ROLE_UPLINK,
 };
+pub use meta::{LAYOUT_VERSION, META_LAYOUT, META_NEXT_INSIDE};
 pub use rate::{RATE_KEY_BURST, RATE_LINK_BURST, RATE_WINDOW_NS, Rate, RateKey};
-
-/// The version of the layouts in this crate, which the agent stores in `META` beside the pinned maps.
-pub const LAYOUT_VERSION: u16 = 1;
-
-/// The index of [`LAYOUT_VERSION`] in `META`.
-pub const META_LAYOUT: u32 = 0;
-
-/// The index in `META` of the next identity of a link inside a pod; 0 before the first. It only grows: a reused
-/// identity would assign the late events of one pod, and a filter left behind in it, to another pod.
-pub const META_NEXT_INSIDE: u32 = 1;
 
 #[cfg(feature = "user")]
 mod pod {

@@ -1,6 +1,6 @@
 //! The rate limit on events. The programs apply it, so that a flood costs the agent nothing.
 
-use crate::Address;
+use crate::binding::Address;
 
 /// The length of a window of the rate limit in nanoseconds.
 pub const RATE_WINDOW_NS: u64 = 1_000_000_000;
