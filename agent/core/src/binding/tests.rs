@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::ContainerId;
+use crate::{id::ContainerId, mac::Mac};
 
 const NOW: Duration = Duration::from_secs(100);
 const A: IfIndex = IfIndex(1);
@@ -25,7 +25,7 @@ fn bind(link: IfIndex, name: &str, generation: u64) -> Event {
     Event::Bind { link, owner: owner(name), address: ip(1), generation: Generation(generation) }
 }
 
-/// The record names this container, which lives no more.
+/// A record that names this container, which is dead.
 fn recorded(name: &str, generation: u64) -> RecordedHolder {
     RecordedHolder::Container { tag: tag(name), generation: Generation(generation), may_live: false }
 }
@@ -34,7 +34,7 @@ fn observation(recorded: RecordedHolder) -> Observation {
     Observation { recorded, listed: vec![ip(1)], same_pod: true, alive: true }
 }
 
-fn found(link: IfIndex, observation: Observation) -> Event {
+fn observed(link: IfIndex, observation: Observation) -> Event {
     Event::Observed { link, observation }
 }
 
@@ -66,7 +66,7 @@ fn a_detached_link_holds_nothing() {
 }
 
 #[test]
-fn a_number_given_again_belongs_to_the_new_container() {
+fn a_reused_interface_index_belongs_to_the_new_container() {
     let mut bindings = superseded();
     let event = Event::Bind { link: A, owner: owner("next"), address: ip(2), generation: Generation(1) };
     bindings.step(NOW, event);
@@ -74,57 +74,57 @@ fn a_number_given_again_belongs_to_the_new_container() {
 }
 
 #[test]
-fn packets_are_reported_and_make_the_node_look() {
+fn packets_are_reported_and_make_the_node_verify() {
     let mut bindings = superseded();
-    let seen = |violation| Event::Violation { link: A, address: ip(1), violation };
+    let packet = |violation| Event::Violation { link: A, address: ip(1), violation };
     let report = |report| Action::Report { link: Some(A), address: ip(1), report };
     let fenced = report(Report::StaleContainerFenced);
-    assert_eq!(bindings.step(NOW, seen(Violation::Stale)), [fenced, Action::Verify { link: A }]);
-    assert_eq!(bindings.step(NOW, seen(Violation::Stale)), [fenced], "one look is enough for a while");
+    assert_eq!(bindings.step(NOW, packet(Violation::Stale)), [fenced, Action::Verify { link: A }]);
+    assert_eq!(bindings.step(NOW, packet(Violation::Stale)), [fenced], "one verification is enough for a while");
     let later = NOW + VERIFY_INTERVAL;
     assert_eq!(
-        bindings.step(later, seen(Violation::Foreign)),
+        bindings.step(later, packet(Violation::Foreign)),
         [report(Report::SourceViolation), Action::Verify { link: A }]
     );
-    assert_eq!(bindings.step(later, seen(Violation::Mac)), [report(Report::SourceViolation)]);
+    assert_eq!(bindings.step(later, packet(Violation::Mac)), [report(Report::SourceViolation)]);
     let unknown = Event::Violation { link: IfIndex(9), address: ip(1), violation: Violation::Foreign };
-    assert_eq!(bindings.step(later, unknown).len(), 1, "a link that nobody bound has no record to look at");
+    assert_eq!(bindings.step(later, unknown).len(), 1, "a link that was never bound has no record to verify");
 }
 
 #[test]
-fn a_dead_sandbox_is_fenced_at_once_and_collected_after_a_look() {
+fn a_dead_sandbox_is_fenced_at_once_and_collected_after_verification() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "old", 1));
     let exited = Event::SandboxExited { tag: tag("old") };
     assert_eq!(bindings.step(NOW, exited), [Action::MakeStale { link: A, address: ip(1) }, Action::Verify { link: A }]);
     assert_eq!(bindings.state(A, ip(1)), Some(State::Dead));
     let dead = Observation { alive: false, ..observation(recorded("old", 1)) };
-    assert_eq!(bindings.step(NOW, found(A, dead)), [Action::Collect { link: A }]);
-    assert_eq!(bindings.step(NOW, Event::SandboxExited { tag: 0 }), [], "somebody else's death");
+    assert_eq!(bindings.step(NOW, observed(A, dead)), [Action::Collect { link: A }]);
+    assert_eq!(bindings.step(NOW, Event::SandboxExited { tag: 0 }), [], "another sandbox's exit");
 }
 
 #[test]
-fn a_death_that_was_none_is_taken_back() {
+fn a_false_exit_is_reverted_by_verification() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "old", 1));
     bindings.step(NOW, Event::SandboxExited { tag: tag("old") });
     assert_eq!(
-        bindings.step(NOW, found(A, observation(recorded("old", 1)))),
+        bindings.step(NOW, observed(A, observation(recorded("old", 1)))),
         [Action::MakeCurrent { link: A, owner: owner("old"), address: ip(1), generation: Generation(1) }]
     );
 }
 
 #[test]
-fn a_record_that_lags_behind_is_rebound() {
+fn an_outdated_record_is_rebound() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "seen", 2));
     for holder in [RecordedHolder::Vacant, recorded("older", 1)] {
-        assert_eq!(bindings.step(NOW, found(A, observation(holder))), [Action::Rebind { link: A }]);
+        assert_eq!(bindings.step(NOW, observed(A, observation(holder))), [Action::Rebind { link: A }]);
     }
 }
 
 #[test]
-fn what_moved_on_is_fenced() {
+fn a_superseded_container_is_fenced() {
     let cases = [
         observation(RecordedHolder::Container { tag: tag("elsewhere"), generation: Generation(3), may_live: true }),
         Observation { same_pod: false, ..observation(recorded("other", 3)) },
@@ -137,43 +137,47 @@ fn what_moved_on_is_fenced() {
         let mut bindings = Bindings::default();
         bindings.step(NOW, bind(A, "old", 1));
         let expected = [Action::MakeStale { link: A, address: ip(1) }, Action::Withdraw { link: A }];
-        assert_eq!(bindings.step(NOW, found(A, case)), expected);
+        assert_eq!(bindings.step(NOW, observed(A, case)), expected);
     }
 }
 
 #[test]
-fn a_link_that_is_leaving_is_fenced_and_left_alone() {
+fn a_detaching_link_is_fenced_and_not_verified() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "old", 1));
     assert_eq!(bindings.step(NOW, Event::Detaching { link: A }), [Action::MakeStale { link: A, address: ip(1) }]);
     assert_eq!(bindings.state(A, ip(1)), Some(State::Stale));
     for holder in [RecordedHolder::Vacant, recorded("old", 1), recorded("other", 2)] {
-        assert_eq!(bindings.step(NOW, found(A, observation(holder))), [], "a look that was under way changes nothing");
+        assert_eq!(
+            bindings.step(NOW, observed(A, observation(holder))),
+            [],
+            "a verification under way changes nothing"
+        );
     }
     assert_eq!(bindings.step(NOW, Event::SandboxExited { tag: tag("old") }), []);
     let seen = Event::Violation { link: A, address: ip(1), violation: Violation::Stale };
-    assert_eq!(bindings.step(NOW, seen).len(), 1, "reported, not looked at");
+    assert_eq!(bindings.step(NOW, seen).len(), 1, "reported, not verified");
     let again = bindings.step(NOW, bind(A, "old", 1));
     assert!(matches!(again[..], [Action::MakeCurrent { .. }]), "a repeated ADD binds it again");
     assert_eq!(bindings.step(NOW, Event::Detaching { link: B }), []);
 }
 
 #[test]
-fn an_address_that_moved_is_fenced_on_every_other_link() {
+fn a_reassigned_address_is_fenced_on_every_other_link() {
     let mut bindings = Bindings::default();
     bindings.step(NOW, bind(A, "old", 1));
-    let moved = |to| Event::Reassigned { address: ip(1), to: tag(to) };
-    assert_eq!(bindings.step(NOW, moved("old")), [], "it is the holder's own");
-    assert_eq!(bindings.step(NOW, moved("new")), [Action::MakeStale { link: A, address: ip(1) }]);
+    let reassigned = |to| Event::Reassigned { address: ip(1), to: tag(to) };
+    assert_eq!(bindings.step(NOW, reassigned("old")), [], "the address is the holder's own");
+    assert_eq!(bindings.step(NOW, reassigned("new")), [Action::MakeStale { link: A, address: ip(1) }]);
     assert_eq!(bindings.holder(ip(1)), None);
 }
 
 #[test]
-fn a_record_read_before_a_newer_bind_moves_nothing_back() {
+fn a_record_read_before_a_newer_bind_changes_nothing() {
     let mut bindings = superseded();
-    assert_eq!(bindings.step(NOW, found(A, observation(recorded("old", 1)))), []);
+    assert_eq!(bindings.step(NOW, observed(A, observation(recorded("old", 1)))), []);
     assert_eq!(bindings.holder(ip(1)), Some(B));
-    let newer = bindings.step(NOW, found(A, observation(recorded("old", 3))));
+    let newer = bindings.step(NOW, observed(A, observation(recorded("old", 3))));
     assert!(matches!(newer[..], [Action::MakeCurrent { link: A, .. }]), "{newer:?}");
 }
 
@@ -216,14 +220,14 @@ fn any_event() -> impl Strategy<Value = Event> {
     });
     let recorded = prop_oneof![4 => holder, 1 => Just(RecordedHolder::Vacant), 1 => Just(RecordedHolder::Dismissed)];
     let listed = prop::collection::vec(1u8..4, 0..3);
-    let found =
+    let observed =
         (any_link(), recorded, listed, any::<[bool; 2]>()).prop_map(|(link, recorded, listed, [same_pod, alive])| {
             let listed = listed.into_iter().map(ip).collect();
             Event::Observed { link, observation: Observation { recorded, listed, same_pod, alive } }
         });
     prop_oneof![
         bind,
-        found,
+        observed,
         any_packet(),
         any_link().prop_map(|link| Event::Detached { link }),
         any_link().prop_map(|link| Event::Detaching { link }),
@@ -232,13 +236,13 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Every pair that is current.
+/// Returns the current pairs of link and address.
 fn current(bindings: &Bindings) -> BTreeSet<(IfIndex, IpAddr)> {
     let pairs = (1u32..5).flat_map(|link| (1u8..4).map(move |last| (IfIndex(link), ip(last))));
     pairs.filter(|(link, address)| bindings.state(*link, *address) == Some(State::Current)).collect()
 }
 
-/// A kernel that does what it is told: its map after the actions.
+/// A model of the kernel: applies the actions to its map.
 fn carry_out(map: &mut BTreeSet<(IfIndex, IpAddr)>, event: &Event, actions: &[Action]) {
     if let Event::Detached { link } = event {
         map.retain(|(there, _)| there != link);
@@ -257,10 +261,10 @@ fn carry_out(map: &mut BTreeSet<(IfIndex, IpAddr)>, event: &Event, actions: &[Ac
 
 proptest! {
     #[test]
-    fn no_events_make_two_holders_and_the_kernel_agrees(events in prop::collection::vec(any_event(), 0..60)) {
+    fn no_events_make_two_holders_and_the_kernel_map_agrees(events in prop::collection::vec(any_event(), 0..60)) {
         let (mut bindings, mut map) = (Bindings::default(), BTreeSet::new());
         for event in events {
-            // A link number that is used again was free in between: the kernel removed the old link's entries.
+            // A reused interface index was free in between: the kernel removed the old link's entries.
             if let Event::Bind { link, owner, .. } = &event
                 && bindings.owner(*link).is_some_and(|there| there.tag != owner.tag)
             {
@@ -276,7 +280,7 @@ proptest! {
     }
 
     #[test]
-    fn packets_alone_move_nothing(
+    fn packets_alone_change_no_binding(
         before in prop::collection::vec(any_event(), 0..30),
         packets in prop::collection::vec(any_packet(), 0..30),
     ) {
