@@ -1,17 +1,17 @@
-//! Claims that no endpoint lists, and claims whose rest is over.
+//! The collection of claims that no endpoint lists, and of claims whose cooldown is over.
 
 use std::time::Duration;
 
-use super::left;
+use super::remaining::remaining;
 
-/// How long things rest. Measured by the observer's own clock that only runs forward.
+/// The cooldowns of claims. Measured by the observer's own monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cooldowns {
-    /// How long a claim may stand that no endpoint lists: an ADD between its two writes is in order.
+    /// The time for which a claim may exist that no endpoint lists: an ADD may be between its two writes.
     pub unlisted: Duration,
-    /// The same where there is no pod of the endpoint's name, so that no ADD can be under way that succeeds.
+    /// The same where there is no pod of the endpoint's name, so that no ADD under way can succeed.
     pub orphaned: Duration,
-    /// How long a released address stays out of use.
+    /// The time for which a released address is not given to another pod.
     pub released: Duration,
 }
 
@@ -21,41 +21,41 @@ impl Default for Cooldowns {
     }
 }
 
-/// A claim as it was seen.
+/// A claim as the collector saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimFacts {
-    /// Whether it is marked as released.
+    /// True where it is marked as released.
     pub released: bool,
-    /// Whether its endpoint lists its address.
+    /// True where its endpoint lists its address.
     pub listed: bool,
-    /// Whether there is a pod of the endpoint's name.
+    /// True where there is a pod of the endpoint's name.
     pub pod: bool,
-    /// For how long it has been seen just so.
+    /// The time for which it has been seen in this state.
     pub seen_for: Duration,
 }
 
-/// What to do with a claim.
+/// The verdict on a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimVerdict {
     /// It is in order.
     Keep,
-    /// It is in order for this long; then look again.
+    /// It is in order; judge it again after this long.
     Wait(Duration),
     /// Mark it as released.
     Mark,
-    /// Look at its endpoint once more, then delete or unmark it.
+    /// Read its endpoint once more, then delete or unmark it.
     Finish,
 }
 
-/// Judges a claim.
+/// Returns the verdict on a claim.
 pub fn judge_claim(claim: &ClaimFacts, cooldowns: &Cooldowns) -> ClaimVerdict {
-    let (rest, after) = match (claim.released, claim.listed) {
+    let (cooldown, after) = match (claim.released, claim.listed) {
         (false, true) => return ClaimVerdict::Keep,
-        // Marked and listed again: the mark goes at once.
+        // The endpoint lists the address of a marked claim again: the mark is removed at once.
         (true, true) => return ClaimVerdict::Finish,
         (false, false) if claim.pod => (cooldowns.unlisted, ClaimVerdict::Mark),
         (false, false) => (cooldowns.orphaned.min(cooldowns.unlisted), ClaimVerdict::Mark),
         (true, false) => (cooldowns.released, ClaimVerdict::Finish),
     };
-    left(rest, claim.seen_for).map_or(after, ClaimVerdict::Wait)
+    remaining(cooldown, claim.seen_for).map_or(after, ClaimVerdict::Wait)
 }

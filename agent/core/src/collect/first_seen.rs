@@ -1,4 +1,4 @@
-//! Since when things have been as they are, by the observer's own clock: nobody's wall clock frees anything early.
+//! The time since a state was first seen, by the observer's own clock: a wrong wall clock never frees an address early.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// What each key was last seen as, and since when. Times are since any fixed moment of one clock that only runs forward.
+/// The last seen state of each key, and when it was first seen. Times are since any fixed moment of one monotonic clock.
 #[derive(Debug, Clone)]
 pub struct FirstSeen<K, S>(HashMap<K, (S, Duration)>);
 
@@ -17,7 +17,7 @@ impl<K, S> Default for FirstSeen<K, S> {
 }
 
 impl<K: Hash + Eq, S: PartialEq> FirstSeen<K, S> {
-    /// For how long `key` has been seen as `state`, which it is now.
+    /// Records that `key` is in `state` at `now`, and returns for how long it has been.
     pub fn seen_for(&mut self, key: K, state: S, now: Duration) -> Duration {
         match self.0.entry(key) {
             Entry::Vacant(vacant) => now.saturating_sub(vacant.insert((state, now)).1),
@@ -30,7 +30,7 @@ impl<K: Hash + Eq, S: PartialEq> FirstSeen<K, S> {
         }
     }
 
-    /// Forgets a key that is gone.
+    /// Removes a key.
     pub fn forget<Q: Hash + Eq + ?Sized>(&mut self, key: &Q)
     where
         K: std::borrow::Borrow<Q>,
@@ -38,17 +38,17 @@ impl<K: Hash + Eq, S: PartialEq> FirstSeen<K, S> {
         self.0.remove(key);
     }
 
-    /// Forgets the keys that are not to be remembered any more.
-    pub fn retain(&mut self, mut remember: impl FnMut(&K) -> bool) {
-        self.0.retain(|key, _| remember(key));
+    /// Removes the keys for which `keep` returns false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) {
+        self.0.retain(|key, _| keep(key));
     }
 
-    /// How many keys are remembered.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether none is.
+    /// Returns true where there is no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

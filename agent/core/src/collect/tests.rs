@@ -1,4 +1,4 @@
-//! Verdicts, row by row.
+//! The table of verdicts, row by row.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn terminating(seen_for: u64) -> PodFacts<'static> {
 }
 
 #[test]
-fn pods_of_no_set_take_their_addresses_along() {
+fn pods_without_a_set_release_their_addresses() {
     assert_eq!(judge(&PLAIN, OWN, None), Verdict::Keep);
     assert_eq!(judge(&PLAIN, OTHER, None), Verdict::Release(Reason::PodReplaced));
     assert_eq!(judge(&PLAIN, None, None), Verdict::Release(Reason::PodGone));
@@ -49,7 +49,7 @@ fn a_finished_pod_uses_its_address_until_its_sandbox_is_gone() {
     assert_eq!(judge(&STICKY, finished(1), None), Verdict::Wait(s(34)));
     assert_eq!(judge(&STICKY, finished(35), None), Verdict::Release(Reason::StatefulSetGone));
     assert_eq!(judge(&STICKY, finished(35), Some(SET)), Verdict::Keep);
-    // Whatever ends it first.
+    // The earlier deadline counts.
     let both = |seen_for| finished(1).map(|pod| PodFacts { terminating: terminating(seen_for).terminating, ..pod });
     assert_eq!(judge(&PLAIN, both(20), None), Verdict::Wait(s(15)));
     assert_eq!(judge(&PLAIN, both(35), None), Verdict::Release(Reason::TerminatingTimeout));
@@ -58,7 +58,7 @@ fn a_finished_pod_uses_its_address_until_its_sandbox_is_gone() {
 }
 
 #[test]
-fn a_record_that_names_no_pod_may_be_any_pods() {
+fn a_record_without_a_pod_uid_may_be_of_any_pod_of_its_name() {
     for endpoint in [PLAIN, STICKY] {
         let unknown = EndpointFacts { pod_uid: "", ..endpoint };
         assert_eq!(judge(&unknown, OWN, None), Verdict::Keep);
@@ -68,7 +68,7 @@ fn a_record_that_names_no_pod_may_be_any_pods() {
 }
 
 #[test]
-fn sticky_addresses_wait_for_their_pod() {
+fn sticky_addresses_stay_reserved() {
     let reserved = EndpointFacts { bound: false, ..STICKY };
     assert_eq!(judge(&STICKY, OWN, Some(SET)), Verdict::Keep);
     assert_eq!(judge(&STICKY, OTHER, Some(SET)), Verdict::Keep);
@@ -77,10 +77,10 @@ fn sticky_addresses_wait_for_their_pod() {
 }
 
 #[test]
-fn a_set_that_is_gone_frees_what_no_pod_uses() {
+fn a_deleted_set_releases_the_addresses_that_no_pod_uses() {
     let other = SetFacts { uid: "t", ..SET };
-    let going = SetFacts { deleting: true, ..SET };
-    for set in [None, Some(other), Some(going)] {
+    let deleting = SetFacts { deleting: true, ..SET };
+    for set in [None, Some(other), Some(deleting)] {
         assert_eq!(judge(&STICKY, None, set), Verdict::Release(Reason::StatefulSetGone));
         assert_eq!(judge(&STICKY, OWN, set), Verdict::Keep, "orphaned pods keep their addresses");
         assert_eq!(judge(&STICKY, OTHER, set), Verdict::Release(Reason::StatefulSetGone));
@@ -90,7 +90,7 @@ fn a_set_that_is_gone_frees_what_no_pod_uses() {
 }
 
 #[test]
-fn a_pod_on_its_way_out_is_gone_once_its_sandbox_is() {
+fn a_terminating_pod_counts_as_gone_once_its_sandbox_is() {
     let terminating = Some(terminating(0));
     let reserved = EndpointFacts { bound: false, ..STICKY };
     assert_eq!(judge(&STICKY, terminating, None), Verdict::Wait(s(35)));
@@ -104,7 +104,7 @@ fn a_pod_on_its_way_out_is_gone_once_its_sandbox_is() {
 }
 
 #[test]
-fn scaling_down_frees_the_ordinals_outside() {
+fn scaling_down_releases_the_ordinals_outside() {
     let cases = [(0, 3, false), (0, 2, true), (2, 1, false), (3, 5, true), (i32::MAX, 5, true)];
     for (start, replicas, freed) in cases {
         let verdict = judge(&STICKY, None, Some(SetFacts { start, replicas, ..SET }));
@@ -115,7 +115,7 @@ fn scaling_down_frees_the_ordinals_outside() {
 }
 
 #[test]
-fn claims_rest_before_they_go() {
+fn claims_wait_for_their_cooldown_before_they_are_deleted() {
     let cooldowns = Cooldowns::default();
     let claim = |released, listed, seconds| {
         judge_claim(&ClaimFacts { released, listed, pod: true, seen_for: s(seconds) }, &cooldowns)
@@ -134,15 +134,15 @@ fn claims_rest_before_they_go() {
 }
 
 #[test]
-fn pods_that_should_be_gone_lose_their_addresses() {
-    let overdue = Some(terminating(35));
+fn pods_past_their_grace_period_lose_their_addresses() {
+    let past_grace = Some(terminating(35));
     assert_eq!(judge(&STICKY, Some(terminating(34)), Some(SET)), Verdict::Wait(s(1)));
-    assert_eq!(judge(&STICKY, overdue, Some(SET)), Verdict::Unbind(Reason::TerminatingTimeout));
-    assert_eq!(judge(&STICKY, overdue, None), Verdict::Release(Reason::StatefulSetGone));
-    assert_eq!(judge(&STICKY, overdue, Some(SetFacts { replicas: 0, ..SET })), Verdict::Release(Reason::ScaledDown));
-    assert_eq!(judge(&PLAIN, overdue, None), Verdict::Release(Reason::TerminatingTimeout));
+    assert_eq!(judge(&STICKY, past_grace, Some(SET)), Verdict::Unbind(Reason::TerminatingTimeout));
+    assert_eq!(judge(&STICKY, past_grace, None), Verdict::Release(Reason::StatefulSetGone));
+    assert_eq!(judge(&STICKY, past_grace, Some(SetFacts { replicas: 0, ..SET })), Verdict::Release(Reason::ScaledDown));
+    assert_eq!(judge(&PLAIN, past_grace, None), Verdict::Release(Reason::TerminatingTimeout));
     let reserved = EndpointFacts { bound: false, ..STICKY };
-    assert_eq!(judge(&reserved, overdue, Some(SET)), Verdict::Keep);
+    assert_eq!(judge(&reserved, past_grace, Some(SET)), Verdict::Keep);
 
     let gone = |seconds| Some(PodFacts { node: NodeFacts::Gone(s(seconds)), ..POD });
     assert_eq!(judge(&STICKY, gone(1), Some(SET)), Verdict::Wait(s(4)));
@@ -152,18 +152,18 @@ fn pods_that_should_be_gone_lose_their_addresses() {
 }
 
 #[test]
-fn operators_decide_about_pods_that_should_be_gone() {
+fn the_policy_decides_about_pods_past_their_grace_period() {
     let off = Policy { terminating: false, ..Policy::default() };
-    let overdue = Some(terminating(100));
-    assert_eq!(super::judge(&STICKY, overdue, Some(SET), &off), Verdict::Keep);
-    assert_eq!(super::judge(&PLAIN, overdue, None, &off), Verdict::Keep);
+    let past_grace = Some(terminating(100));
+    assert_eq!(super::judge(&STICKY, past_grace, Some(SET), &off), Verdict::Keep);
+    assert_eq!(super::judge(&PLAIN, past_grace, None, &off), Verdict::Keep);
     let release = Policy { on_timeout: OnTimeout::Release, ..Policy::default() };
-    assert_eq!(super::judge(&STICKY, overdue, Some(SET), &release), Verdict::Release(Reason::TerminatingTimeout));
+    assert_eq!(super::judge(&STICKY, past_grace, Some(SET), &release), Verdict::Release(Reason::TerminatingTimeout));
     assert_eq!(super::judge(&STICKY, None, Some(SET), &release), Verdict::Unbind(Reason::PodGone));
     let ready_only = Policy { stateless_on_not_ready_node: false, ..Policy::default() };
     let lost = Some(PodFacts { node: NodeFacts::NotReady, ..terminating(100) });
     assert_eq!(super::judge(&PLAIN, lost, None, &ready_only), Verdict::Keep);
-    assert_eq!(super::judge(&PLAIN, overdue, None, &ready_only), Verdict::Release(Reason::TerminatingTimeout));
+    assert_eq!(super::judge(&PLAIN, past_grace, None, &ready_only), Verdict::Release(Reason::TerminatingTimeout));
     assert_eq!(super::judge(&STICKY, lost, Some(SET), &ready_only), Verdict::Unbind(Reason::TerminatingTimeout));
 }
 
@@ -180,7 +180,7 @@ fn retained_addresses_outlive_a_smaller_set() {
 }
 
 #[test]
-fn sightings_count_from_the_last_change() {
+fn first_seen_counts_from_the_last_change() {
     let mut seen = FirstSeen::default();
     assert_eq!(seen.seen_for("a", 1, s(10)), s(0));
     assert_eq!(seen.seen_for("a", 1, s(14)), s(4));
