@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_core::pool::{Pool, PoolError, PoolText};
+use holdfast_core::pool::{Pool, PoolError, PoolSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -161,7 +161,7 @@ pub type Allocations = BTreeMap<String, Allocation>;
 impl IpPoolSpec {
     /// Returns the addresses and geometry that the spec describes.
     pub fn parse(&self) -> Result<Pool, PoolError> {
-        Pool::parse(&PoolText {
+        Pool::parse(&PoolSpec {
             version: self.ip_version,
             subnet: &self.subnet,
             ips: &self.ips,
