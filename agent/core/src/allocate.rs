@@ -1,28 +1,29 @@
-//! Which free address to try first.
+//! The order in which a pod tries a pool's addresses.
 //!
-//! The API server decides who gets an address: creating its claim succeeds once. A proposal only has to be likely.
-//! Each pod starts at a place of its own in the pool, so nodes that allocate at the same time seldom meet, and a pod
-//! whose first try was cut off finds its own claim again.
+//! The API server decides which pod gets an address: creating its claim succeeds once. A proposal only has to be likely
+//! free. Each pod starts at its own position in the pool, so that nodes that allocate at the same time seldom collide, and
+//! a pod whose first ADD was cut off finds its own claim again.
 
 use std::net::IpAddr;
 
 use crate::{
-    id::{PodName, head},
+    id::{PodName, digest_head},
     pool::AddressSet,
 };
 
-/// The addresses of `set` for `pod` to try, best first. `taken` says what is known to be in use or reserved.
+/// Returns the addresses of `set` that `pod` should try, in order, without those for which `taken` returns true: they are
+/// known to be in use or reserved.
 pub fn proposals<'a>(
     set: &'a AddressSet,
     pod: &PodName,
     taken: impl Fn(IpAddr) -> bool + 'a,
 ) -> impl Iterator<Item = IpAddr> + 'a {
-    set.iter_from(place(pod)).filter(move |address| !taken(*address))
+    set.iter_from(start_position(pod)).filter(move |address| !taken(*address))
 }
 
-/// Where in a pool a pod starts to look.
-fn place(pod: &PodName) -> u128 {
-    head(pod.to_string().as_bytes()).into()
+/// Returns the position in a pool at which a pod starts.
+fn start_position(pod: &PodName) -> u128 {
+    digest_head(pod.to_string().as_bytes()).into()
 }
 
 #[cfg(test)]

@@ -1,41 +1,41 @@
-//! Who of several controllers leads, judged by what this one saw of the shared lease and when, on its own clock that
-//! only runs forward. Nobody's wall clock matters: a record counts as fresh for as long as it keeps changing.
+//! Leader election over a shared lease. A candidate judges the lease by the times at which it saw it change, on its own
+//! monotonic clock. Wall clocks are not compared: a lease counts as fresh for as long as it keeps changing.
 //!
 //! | the lease | and | step |
 //! |---|---|---|
 //! | does not exist | | create it |
-//! | is ours | | renew it |
-//! | names nobody | | take it |
+//! | is this candidate's | | renew it |
+//! | has no holder | | acquire it |
 //! | is another's | changed within its duration | wait |
-//! | is another's | has not changed for its duration | take it |
+//! | is another's | has not changed for its duration | acquire it |
 //!
-//! Every write is a compare-and-swap: of two that step at the same time, one loses and looks again.
-//! A leader whose last renewal is older than the renewal deadline leads no more. The deadline is shorter than the
-//! lease's duration, so it has stopped before anybody else can start.
+//! Every write is a compare-and-swap: of two candidates that step at the same time, one loses and reads again.
+//! A leader whose last renewal is older than the renewal deadline no longer leads. The deadline is shorter than the
+//! lease's duration, so a leader stops before another candidate can start.
 
 use std::time::Duration;
 
-/// The times of an election.
+/// The times of a lease, as in `client-go`'s leader election.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTimings {
-    /// How long a lease that does not change belongs to its holder.
+    /// The time for which a lease that does not change belongs to its holder.
     pub duration: Duration,
-    /// How long a leader leads after its last renewal.
+    /// The time for which a leader leads after its last renewal.
     pub deadline: Duration,
-    /// How long to wait between two looks.
+    /// The time between two reads of the lease.
     pub retry: Duration,
 }
 
-/// Times that cannot work.
+/// Lease timings that are not in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the lease has to last longer than its renewal deadline, and that longer than the time between two tries, but they \
-     are {}, {} and {} seconds", .0.duration.as_secs_f64(), .0.deadline.as_secs_f64(), .0.retry.as_secs_f64()
+    "the lease duration must exceed the renewal deadline, and the deadline the retry period, but they are {}, {} and {} \
+     seconds", .0.duration.as_secs_f64(), .0.deadline.as_secs_f64(), .0.retry.as_secs_f64()
 )]
 pub struct LeaseTimingsError(LeaseTimings);
 
 impl LeaseTimings {
-    /// Checks that a leader stops before another starts, and can fail to renew once without stopping.
+    /// Checks that a leader stops before another starts, and that one failed renewal does not stop it.
     pub fn check(self) -> Result<Self, LeaseTimingsError> {
         let ordered = self.duration > self.deadline && self.deadline > self.retry && !self.retry.is_zero();
         if ordered { Ok(self) } else { Err(LeaseTimingsError(self)) }
@@ -45,24 +45,24 @@ impl LeaseTimings {
 /// The lease as it was just read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseFacts<'a> {
-    /// Who holds it; empty where it was released.
+    /// The holder's identity; empty where the lease was released.
     pub holder: &'a str,
-    /// Its resourceVersion: another one means that somebody wrote it.
+    /// Its resourceVersion, which changes with every write.
     pub version: &'a str,
-    /// How long it lasts, as its holder wrote.
+    /// Its duration, as its holder wrote it.
     pub duration: Duration,
 }
 
-/// What to do about the lease.
+/// The next step of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Create it.
+    /// Create the lease.
     Create,
-    /// Write it as ours again.
+    /// Write the lease to renew it.
     Renew,
-    /// Write it as ours, whose it was not.
+    /// Write the lease to take it from its former holder.
     Acquire,
-    /// Leave it to its holder.
+    /// Leave the lease to its holder.
     Wait,
 }
 
@@ -70,20 +70,20 @@ pub enum Step {
 #[derive(Debug, Clone)]
 pub struct Election {
     identity: String,
-    lease_timings: LeaseTimings,
-    /// The version that was last seen, and when it was first.
+    timings: LeaseTimings,
+    /// The version that was last seen, and the time at which it was first seen.
     seen: Option<(String, Duration)>,
     holder: String,
     leads_until: Option<Duration>,
 }
 
 impl Election {
-    /// A candidate that has seen nothing yet. No two candidates may have the same identity.
-    pub fn new(identity: impl Into<String>, lease_timings: LeaseTimings) -> Self {
-        Self { identity: identity.into(), lease_timings, seen: None, holder: String::new(), leads_until: None }
+    /// Returns a candidate that has not read the lease yet. No two candidates may have the same identity.
+    pub fn new(identity: impl Into<String>, timings: LeaseTimings) -> Self {
+        Self { identity: identity.into(), timings, seen: None, holder: String::new(), leads_until: None }
     }
 
-    /// What to do about the lease that was read at `now`; none where it does not exist.
+    /// Returns the next step after the lease was read at `now`; `lease` is none where it does not exist.
     pub fn step(&mut self, lease: Option<LeaseFacts<'_>>, now: Duration) -> Step {
         let Some(lease) = lease else {
             self.seen = None;
@@ -104,20 +104,20 @@ impl Election {
         if lease.holder.is_empty() || expired { Step::Acquire } else { Step::Wait }
     }
 
-    /// The lease was written as ours by a request that was sent at `sent`. Only that moment counts: the answer may
-    /// have been long on its way.
+    /// Records that a request of this candidate, sent at `sent`, wrote the lease. The time of sending counts: the answer
+    /// may have been delayed.
     pub fn record_write(&mut self, version: &str, sent: Duration) {
         self.holder.clone_from(&self.identity);
         self.seen = Some((version.to_owned(), sent));
-        self.leads_until = Some(sent + self.lease_timings.deadline);
+        self.leads_until = Some(sent + self.timings.deadline);
     }
 
-    /// Until when this candidate leads; none while it does not.
+    /// Returns the time until which this candidate leads; none while it does not.
     pub fn leads_until(&self) -> Option<Duration> {
         self.leads_until
     }
 
-    /// Who leads as far as is known; none before the first look and while nobody does.
+    /// Returns the identity of the last known holder; none before the first read, and after a release.
     pub fn holder(&self) -> Option<&str> {
         Some(self.holder.as_str()).filter(|holder| !holder.is_empty())
     }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_keeps_changing_is_left_alone() {
+    fn a_lease_that_keeps_changing_is_not_acquired() {
         let mut b = Election::new("b", TIMINGS);
         for second in 0..100 {
             assert_eq!(b.step(Some(lease("a", &second.to_string())), s(second)), Step::Wait);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_stands_still_is_taken_after_its_duration() {
+    fn a_lease_that_does_not_change_is_acquired_after_its_duration() {
         let mut b = Election::new("b", TIMINGS);
         assert_eq!(b.step(Some(lease("a", "1")), s(10)), Step::Wait);
         assert_eq!(b.step(Some(lease("a", "1")), s(15)), Step::Wait);
@@ -166,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_released_lease_is_taken_at_once() {
+    fn a_released_lease_is_acquired_at_once() {
         let mut b = Election::new("b", TIMINGS);
         assert_eq!(b.step(None, s(0)), Step::Create);
         assert_eq!(b.step(Some(lease("", "1")), s(0)), Step::Acquire);
     }
 
     #[test]
-    fn terms_that_let_two_lead_are_refused() {
+    fn timings_that_let_two_lead_are_refused() {
         assert!(TIMINGS.check().is_ok());
         assert!(LeaseTimings { deadline: s(6), ..TIMINGS }.check().is_err());
         assert!(LeaseTimings { retry: s(4), ..TIMINGS }.check().is_err());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     proptest! {
-        /// Three candidates whose clocks start anywhere, each step split into a look and a write that may come late:
+        /// Three candidates whose clocks start at any time, each step split into a read and a write that may be late:
         /// two never lead at once.
         #[test]
         fn two_never_lead(

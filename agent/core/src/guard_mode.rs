@@ -1,4 +1,4 @@
-//! The guard's mode, which the configuration and pods ask for.
+//! The guard's mode, set by the configuration and by pods.
 
 use serde::Deserialize;
 
@@ -6,10 +6,10 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuardMode {
-    /// It is dropped.
+    /// The packet is dropped.
     #[default]
     Enforce,
-    /// It passes; the agent hears of it all the same. Addresses that have moved on are dropped in this mode too.
+    /// The packet passes and is reported. Packets from an address that has a newer holder are dropped in this mode, too.
     Observe,
 }
 

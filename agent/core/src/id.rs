@@ -1,11 +1,11 @@
-//! Names of things, parsed once at the edge.
+//! Identifiers, parsed once where they enter.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Why a name was refused.
+/// The reason why an identifier was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The CNI spec (section 2) allows a letter or digit, then letters, digits, `_`, `.`, `-`.
@@ -16,32 +16,32 @@ pub enum IdError {
     IfName(String),
 }
 
-/// The runtime's name for a sandbox.
+/// The runtime's ID of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerId(String);
 
 impl ContainerId {
-    /// Eight bytes that stand for the container in the kernel's maps, where a string would be too large.
+    /// Returns eight bytes that stand for the container in the kernel's maps, where a string would be too large.
     pub fn tag(&self) -> u64 {
-        head(self.0.as_bytes())
+        digest_head(self.0.as_bytes())
     }
 
-    /// The host side of this container's link. It derives from the container alone, so pods of one name never
-    /// collide, and a late DEL can only ever find its own link.
+    /// Returns the name of the host end of this container's link. It derives from the container and the interface alone,
+    /// so pods of one name never collide, and a late DEL finds only its own link.
     pub fn host_link(&self, interface: &IfName) -> IfName {
-        let number = head(format!("{}/{interface}", self.0).as_bytes()) >> 16;
+        let number = digest_head(format!("{}/{interface}", self.0).as_bytes()) >> 16;
         IfName(format!("hf{number:012x}"))
     }
 
-    /// The name as text.
+    /// Returns the ID as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The first eight bytes of a digest of `bytes`.
-pub(crate) fn head(bytes: &[u8]) -> u64 {
+/// Returns the first eight bytes of the SHA-256 digest of `bytes`.
+pub(crate) fn digest_head(bytes: &[u8]) -> u64 {
     let digest = Sha256::digest(bytes);
     u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
 }
@@ -62,7 +62,7 @@ impl FromStr for ContainerId {
 pub struct IfName(String);
 
 impl IfName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -82,33 +82,33 @@ impl FromStr for IfName {
     }
 }
 
-/// The kernel's number of a network interface, unique within one network namespace.
+/// The kernel's index of a network interface, unique within one network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IfIndex(pub u32);
 
-/// The fencing token: grows by one whenever an endpoint's holder changes. 0 is "never held".
+/// The fencing token: it grows by one whenever an endpoint's holder changes. 0: the endpoint was never held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 
 impl Generation {
-    /// The generation of the next holder.
+    /// Returns the generation of the next holder.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// Namespace and name of a pod, which are also its endpoint's.
+/// The namespace and name of a pod, and so of its endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodName {
     /// The namespace.
     pub namespace: String,
-    /// The name in it.
+    /// The name in the namespace.
     pub name: String,
 }
 
 impl PodName {
-    /// The pod `namespace/name`.
+    /// Returns the name `namespace/name`.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
@@ -172,7 +172,8 @@ impl From<IfName> for String {
     }
 }
 
-/// Returns the ordinal of a StatefulSet's pod: the number behind the set's name.
+/// Returns the ordinal of a StatefulSet's pod: the number after the set's name. None where `pod` is not named like one of
+/// the set's.
 pub fn ordinal(pod: &str, set: &str) -> Option<i32> {
     pod.strip_prefix(set)?.strip_prefix('-')?.parse().ok().filter(|ordinal| *ordinal >= 0)
 }
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinals_are_the_number_at_the_end() {
+    fn ordinals_are_the_number_after_the_name_of_the_set() {
         assert_eq!(ordinal("web-12", "web"), Some(12));
         for other in ["web", "web-", "web-x", "webb-1", "web--1"] {
             assert_eq!(ordinal(other, "web"), None, "{other}");

@@ -1,13 +1,16 @@
-//! The pure core of holdfast: who may hold which address, and what follows from an event.
+//! The pure core of holdfast: allocation order, bindings, garbage collection and leader election.
 //!
-//! Nothing here does I/O or knows the time. Every function takes the state and answers with what to do; one
-//! driver in the agent or the controller carries it out:
+//! No code here does I/O or reads a clock. Each function takes the state, an event and the time, and returns the actions;
+//! one driver in the agent or the controller carries them out:
 //!
 //! ```text
-//! ADD   ──▶ pool::AddressSet ──▶ allocate::propose ──▶ (api: create decides) ──▶ net, guard
-//! event ──▶ binding::step    ──▶ actions           ──▶ guard, api
-//! scan  ──▶ collect::judge   ──▶ keep | suspect | unbind | release
+//! ADD    ──▶ pool::Pool              ──▶ allocate::proposals ──▶ api (creating the claim decides) ──▶ net, guard
+//! event  ──▶ binding::Bindings::step ──▶ Action              ──▶ guard, net, api
+//! change ──▶ collect::judge          ──▶ Verdict             ──▶ api: unbind, release
+//! lease  ──▶ election::Election      ──▶ Step                ──▶ api: create, renew, acquire
 //! ```
+//!
+//! `id`, `mac` and `guard_mode` are the types that all of these share; `latency` is shared by the agent's metrics.
 
 #![forbid(unsafe_code)]
 

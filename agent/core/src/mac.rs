@@ -1,4 +1,4 @@
-//! Hardware addresses, and those that follow from the name of a link.
+//! Hardware addresses, and their derivation from the name of a link.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use crate::id::IfName;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// The pod end's address. It follows from the host end's name, and so from container and interface: both
-    /// ends are known before the link exists, and nothing has to be read back.
+    /// Returns the address of a link's pod end. It derives from the host end's name, and so from container and interface:
+    /// both addresses are known before the link exists, and no read has to follow its creation.
     pub fn of_pod(host_name: &IfName) -> Self {
         Self::derive(host_name, 0x02)
     }
 
-    /// The host end's address.
+    /// Returns the address of a link's host end.
     pub fn of_host(host_name: &IfName) -> Self {
         Self::derive(host_name, 0x06)
     }
 
-    /// The twelve digits after `hf` (or any name's bytes), made a locally administered unicast address.
+    /// Returns a locally administered unicast address, made of the twelve digits after `hf` or of any other name's bytes.
     fn derive(host_name: &IfName, low_nibble: u8) -> Self {
         let name = host_name.as_str();
         let digits = name.get(2..14).and_then(|digits| u64::from_str_radix(digits, 16).ok());
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hardware_addresses_follow_from_the_name() {
+    fn hardware_addresses_derive_from_the_name() {
         let name: IfName = "hf0123456789ab".parse().unwrap();
         assert_eq!(Mac::of_pod(&name).to_string(), "02:23:45:67:89:ab");
         assert_eq!(Mac::of_host(&name).to_string(), "06:23:45:67:89:ab");

@@ -107,21 +107,21 @@ mod tests {
     fn a_pool_never_allocates_its_gateway_or_excluded_addresses() {
         let ips = ["10.0.0.1-10.0.0.9".to_owned()];
         let exclude = ["10.0.0.5".to_owned()];
-        let text = PoolSpec {
+        let spec = PoolSpec {
             subnet: "10.0.0.0/24",
             ips: &ips,
             exclude: &exclude,
             gateway: Some("10.0.0.1"),
             ..PoolSpec::default()
         };
-        let pool = Pool::parse(&text).unwrap();
+        let pool = Pool::parse(&spec).unwrap();
         assert_eq!(pool.addresses, set(&["10.0.0.2-10.0.0.4", "10.0.0.6-10.0.0.9"]));
         assert_eq!(pool.with_prefix(ip("10.0.0.2")).to_string(), "10.0.0.2/24");
     }
 
     #[test]
     fn errors_name_the_bad_field() {
-        let bad = |text: PoolSpec<'_>| Pool::parse(&text).unwrap_err().to_string();
+        let bad = |spec: PoolSpec<'_>| Pool::parse(&spec).unwrap_err().to_string();
         let ips = |text: &str| [text.to_owned()];
         let base = PoolSpec { subnet: "10.0.0.0/24", ..PoolSpec::default() };
         assert!(bad(PoolSpec { subnet: "10.0.0.0/33", ..base }).contains("10.0.0.0/33"));
