@@ -1,25 +1,25 @@
-//! People, StatefulSets' controllers, kubelets and agents.
+//! The actors other than the collector: users, the StatefulSet controller, kubelets, runtimes and agents.
 
 use crate::world::{Claim, Endpoint, NODES, PODS, Pod, Random, SETS, Sandbox, Set, Work, World, set_of, small};
 
 impl World {
-    /// Somebody other than the collector does something.
+    /// One random step of an actor other than the collector.
     pub(crate) fn act(&mut self, random: &mut Random) {
         match random.below(32) {
             0 => self.change_set(random),
             1 if random.one_in(3) => self.change_node(random),
             1 | 2 => self.change_pod(random),
-            3..6 => self.make_pod(random),
+            3..6 => self.create_pod(random),
             6 | 7 => {
                 let most = if random.one_in(4) { 40 } else { 8 };
-                self.pass(1 + random.below(most) as u64);
+                self.advance_clock(1 + random.below(most) as u64);
             }
             8..13 => self.start_sandbox(random),
             13 | 14 => self.end_sandbox(random),
             _ => {
                 if !self.sandboxes.is_empty() {
                     let at = random.below(self.sandboxes.len());
-                    // Some agents hang between two writes, for as long as it takes others to think them dead.
+                    // Every fourth agent hangs between two writes, long enough to be taken for dead.
                     if !self.sandboxes[at].container.is_multiple_of(4) || random.one_in(16) {
                         self.step(at, random.below(7));
                     }
@@ -47,7 +47,7 @@ impl World {
             None => *node = Some(true),
             Some(_) if random.one_in(4) => {
                 *node = None;
-                // The collector's delay is a courtesy to nodes whose object is made anew; that it is gone is what counts.
+                // The addresses are lost with the node's object. The collector waits only in case it is created again.
                 for sandbox in self.sandboxes.iter_mut().filter(|sandbox| sandbox.node == at) {
                     sandbox.doomed = true;
                 }
@@ -56,8 +56,8 @@ impl World {
         }
     }
 
-    /// A pod comes: what its StatefulSet wants, or what a person makes under any name.
-    fn make_pod(&mut self, random: &mut Random) {
+    /// Creates a pod: one that its StatefulSet wants, or one that a user creates under any name.
+    fn create_pod(&mut self, random: &mut Random) {
         let (name, node) = (random.below(PODS.len()), random.below(NODES));
         if self.truth.pods[name].is_some() || self.truth.nodes[node].is_none() {
             return;
@@ -80,7 +80,7 @@ impl World {
             (Some(pod), 0) => {
                 pod.finished.get_or_insert(now);
                 let uid = pod.uid;
-                // Finished should mean that its containers have ended. Kubelets have said it before.
+                // A finished pod's containers should have exited. Kubelets have reported the phase earlier than that.
                 if !random.one_in(3) {
                     self.sandboxes.retain(|sandbox| sandbox.pod != uid);
                 }
@@ -106,7 +106,7 @@ impl World {
         self.sandboxes.push(Sandbox { name, pod: pod.uid, set, node, container, work: Work::Start, doomed: false });
     }
 
-    /// A container ends: by its DEL, late or not, or without a word.
+    /// A container exits: with a DEL, which may be late, or without one.
     fn end_sandbox(&mut self, random: &mut Random) {
         if self.sandboxes.is_empty() {
             return;
@@ -119,7 +119,7 @@ impl World {
         self.delete(at);
     }
 
-    /// DEL: only of the container that the endpoint names.
+    /// DEL. It acts only for the container that the endpoint names.
     fn delete(&mut self, at: usize) {
         let sandbox = self.sandboxes[at];
         let version = self.fresh();
@@ -148,7 +148,7 @@ impl World {
         match sandbox.work {
             Work::Start => {
                 if self.is_current(&sandbox) {
-                    self.choose(at, choice);
+                    self.allocate(at, choice);
                 }
             }
             Work::Write { address, read } => {
@@ -159,12 +159,12 @@ impl World {
                     let retained = name == 2 || name == 5;
                     self.truth.endpoints[name] =
                         Some(Endpoint { version, pod, set, bound: true, container, address, retained });
-                    self.sandboxes[at].work = Work::Confirm { address };
+                    self.sandboxes[at].work = Work::Verify { address };
                 } else {
                     self.sandboxes[at].work = Work::Start;
                 }
             }
-            Work::Confirm { address } => self.confirm(at, address),
+            Work::Verify { address } => self.verify(at, address),
             Work::Live { .. } => {}
             Work::Mark { address } => {
                 let listed = self.truth.endpoints[name].is_some_and(|endpoint| endpoint.address == address);
@@ -182,8 +182,8 @@ impl World {
         }
     }
 
-    /// What to keep or to take.
-    fn choose(&mut self, at: usize, choice: usize) {
+    /// Keeps the endpoint's address, or acquires another.
+    fn allocate(&mut self, at: usize, choice: usize) {
         let sandbox = self.sandboxes[at];
         let name = sandbox.name;
         let before = self.truth.endpoints[name];
@@ -208,7 +208,7 @@ impl World {
         self.sandboxes[at].work = Work::Write { address, read };
     }
 
-    fn confirm(&mut self, at: usize, address: usize) {
+    fn verify(&mut self, at: usize, address: usize) {
         let sandbox = self.sandboxes[at];
         let name = sandbox.name;
         let version = self.fresh();
@@ -218,14 +218,14 @@ impl World {
                 Work::Live { address }
             }
             Some(claim) if claim.owner == name => {
-                self.events.insert("took back");
+                self.events.insert("mark reverted");
                 self.truth.claims[address] = Some(Claim { version, released: false, ..claim });
-                Work::Confirm { address }
+                Work::Verify { address }
             }
             None => {
-                self.events.insert("created again");
+                self.events.insert("claim recreated");
                 self.truth.claims[address] = Some(Claim { version, owner: name, released: false });
-                Work::Confirm { address }
+                Work::Verify { address }
             }
             Some(_) => {
                 self.events.insert("lost");
@@ -234,7 +234,7 @@ impl World {
         };
     }
 
-    /// Marks a claim, if it is as it was read.
+    /// Marks a claim as released, if it is at the version that was read.
     pub(crate) fn mark(&mut self, address: usize, read: u32) {
         let version = self.fresh();
         if let Some(claim) = self.truth.claims[address].filter(|claim| claim.version == read) {
@@ -245,7 +245,7 @@ impl World {
         }
     }
 
-    /// Everybody but the collector ends what they do: ADDs end, containers of pods that go are deleted, pods go.
+    /// Every actor but the collector finishes: ADDs end, terminating pods lose their containers and are deleted.
     pub(crate) fn settle(&mut self) {
         for _ in 0..6 {
             for at in (0..self.sandboxes.len()).rev() {

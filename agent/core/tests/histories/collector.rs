@@ -1,4 +1,4 @@
-//! The collector's driver, one step at a time: first look, each read of the second, write, and the release path.
+//! The collector's driver, one step at a time: the first verdict, each read of the second, the write, the release path.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::world::{
     ADDRESSES, Claim, DELAY, Endpoint, GRACE, NODES, Objects, PODS, Pod, RETAIN, Random, SETS, Set, World, set_of,
 };
 
-/// How long things were as they are, as the collector saw it.
+/// The durations that the first verdict was based on, and the objects that they were measured for.
 #[derive(Debug, Clone, Copy)]
 struct Times {
-    /// Of what they were seen: the endpoint's version, the pod, its node.
+    /// The endpoint's version.
     endpoint: u32,
     vacant: Duration,
     pod: Option<u32>,
@@ -25,7 +25,7 @@ struct Times {
 }
 
 impl Times {
-    /// What these times say of the objects as they are now.
+    /// Returns the durations that still hold for the objects as they are now; the others are zero.
     fn of(self, endpoint: &Endpoint, pod: Option<Pod>) -> Self {
         let if_same = |same: bool, time: Duration| if same { time } else { Duration::ZERO };
         Self {
@@ -38,10 +38,10 @@ impl Times {
     }
 }
 
-/// What the collector is in the middle of. `Pod` has read the endpoint, `Set` the pod too; `Listing` has read the claim.
+/// A task under way. `Pod` has read the endpoint, `Set` the pod, too; `Listing` has read the claim.
 #[derive(Debug, Clone, Copy)]
 enum Task {
-    Suspect { name: usize, verdict: Verdict, times: Times },
+    Verify { name: usize, verdict: Verdict, times: Times },
     Pod { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint },
     Set { name: usize, verdict: Verdict, times: Times, endpoint: Endpoint, pod: Option<Pod> },
     Write { name: usize, verdict: Verdict, endpoint: Endpoint },
@@ -66,7 +66,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// How many tasks are under way at most before it looks again.
+/// The number of tasks under way at which no new ones start.
 const BUSY: usize = 12;
 
 const COOLDOWNS: Cooldowns = Cooldowns {
@@ -76,35 +76,35 @@ const COOLDOWNS: Cooldowns = Cooldowns {
 };
 
 impl Collector {
-    /// One step, or a crash that loses everything it knew.
+    /// One random step, or a crash that loses all memory.
     pub(crate) fn act(&mut self, world: &mut World, random: &mut Random) {
         if random.one_in(300) {
             *self = Self::default();
             return;
         }
         match random.below(8) {
-            0 if self.tasks.len() < BUSY => (0..PODS.len()).for_each(|name| self.look(world, name)),
-            1 if self.tasks.len() < BUSY => (0..ADDRESSES).for_each(|address| self.look_at_claim(world, address)),
+            0 if self.tasks.len() < BUSY => (0..PODS.len()).for_each(|name| self.judge_endpoint(world, name)),
+            1 if self.tasks.len() < BUSY => (0..ADDRESSES).for_each(|address| self.judge_claim(world, address)),
             _ if self.tasks.is_empty() => {}
             _ => {
                 let task = self.tasks.swap_remove(random.below(self.tasks.len()));
-                self.go_on(world, task);
+                self.advance(world, task);
             }
         }
     }
 
-    /// Everything, with all that the watches have to say.
+    /// Judges and collects everything, with watches that are up to date.
     pub(crate) fn settle(&mut self, world: &mut World) {
         world.shown = world.truth;
-        world.pass(30);
-        (0..PODS.len()).for_each(|name| self.look(world, name));
-        (0..ADDRESSES).for_each(|address| self.look_at_claim(world, address));
+        world.advance_clock(30);
+        (0..PODS.len()).for_each(|name| self.judge_endpoint(world, name));
+        (0..ADDRESSES).for_each(|address| self.judge_claim(world, address));
         while let Some(task) = self.tasks.pop() {
-            self.go_on(world, task);
+            self.advance(world, task);
         }
     }
 
-    fn look(&mut self, world: &World, name: usize) {
+    fn judge_endpoint(&mut self, world: &World, name: usize) {
         let (now, shown) = (seconds(world.now), &world.shown);
         for node in 0..NODES {
             if shown.nodes[node].is_some() {
@@ -143,11 +143,11 @@ impl Collector {
         let set = set_of(name).and_then(|set| shown.sets[set]);
         let verdict = verdict(name, &endpoint, pod, set, shown, times);
         if verdict.acts() {
-            self.tasks.push(Task::Suspect { name, verdict, times });
+            self.tasks.push(Task::Verify { name, verdict, times });
         }
     }
 
-    fn look_at_claim(&mut self, world: &World, address: usize) {
+    fn judge_claim(&mut self, world: &World, address: usize) {
         let shown = &world.shown;
         let Some(claim) = shown.claims[address] else { return self.claims.forget(&address) };
         let listed = shown.endpoints[claim.owner].is_some_and(|endpoint| endpoint.address == address);
@@ -160,12 +160,12 @@ impl Collector {
         }
     }
 
-    fn go_on(&mut self, world: &mut World, task: Task) {
+    fn advance(&mut self, world: &mut World, task: Task) {
         let lists = |world: &World, name: usize, address: usize| {
             world.truth.endpoints[name].is_some_and(|endpoint| endpoint.address == address)
         };
         match task {
-            Task::Suspect { name, verdict, times } => {
+            Task::Verify { name, verdict, times } => {
                 if let Some(endpoint) = world.truth.endpoints[name] {
                     self.tasks.push(Task::Pod { name, verdict, times, endpoint });
                 }
@@ -180,7 +180,7 @@ impl Collector {
                 if second == first {
                     self.tasks.push(Task::Write { name, verdict: first, endpoint });
                 } else {
-                    world.events.insert("second look differs");
+                    world.events.insert("second verdict differs");
                 }
             }
             Task::Write { name, verdict, endpoint } => self.write(world, name, verdict, &endpoint),
@@ -232,7 +232,7 @@ impl Collector {
                 world.truth.endpoints[name] = None;
                 self.tasks.push(Task::Mark { name, address: read.address });
             }
-            Verdict::Keep | Verdict::Wait(_) => unreachable!("only what acts is written"),
+            Verdict::Keep | Verdict::Wait(_) => unreachable!("only verdicts that act are written"),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Random histories of pods, StatefulSets, nodes, agents and a collector on a simulated API server.
 //!
-//! Every write is atomic and compares what it read, as at the real one; everything between two writes may take any time
-//! and be cut off anywhere. What the collector's watches show is old, lost or said again. After each step: no address in
-//! use is without its claim and endpoint. At quiet: nothing is leaked.
+//! Every write is atomic and a compare-and-swap, as on the real one. The time between two writes is arbitrary, and a
+//! crash may come at any point of it. The collector's watches show old states, skip some and repeat some. After each step,
+//! no address in use is without its claim and endpoint. At quiescence, nothing is leaked.
 
 mod actors;
 mod collector;
@@ -13,20 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use collector::Collector;
 use world::{Random, World};
 
-/// The histories of a run; another number in `HOLDFAST_HISTORIES` makes it longer.
+/// The number of histories of a run, unless `HOLDFAST_HISTORIES` gives another.
 const HISTORIES: u64 = 100_000;
 const STEPS: usize = 800;
 
-/// What histories have to reach, or they would prove little.
+/// The events that the histories must reach, so that the test covers them.
 const REACHED: [&str; 19] = [
     "live",
-    "took back",
-    "created again",
+    "mark reverted",
+    "claim recreated",
     "lost",
     "late DEL",
     "unbound",
     "changed since",
-    "second look differs",
+    "second verdict differs",
     "PodGone",
     "PodReplaced",
     "PodFinished",
@@ -71,6 +71,6 @@ fn history(seed: u64) -> Result<BTreeSet<&'static str>, String> {
         collector.settle(&mut world);
         world.check().map_err(|why| format!("while settling: {why}\n{world}"))?;
     }
-    world.check_quiet().map_err(|why| format!("at quiet: {why}\n{world}"))?;
+    world.check_quiescent().map_err(|why| format!("at quiescence: {why}\n{world}"))?;
     Ok(world.events)
 }

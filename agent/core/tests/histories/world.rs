@@ -1,23 +1,24 @@
-//! The API server's objects, what the watches show of them, and what must hold.
+//! The API server's objects, the watches' view of them, and the invariants.
 
-/// Pods by name: three of each StatefulSet and two of none.
+/// Pods by name: three of each StatefulSet, and two without one.
 pub(crate) const PODS: [&str; 8] = ["a-0", "a-1", "a-2", "b-0", "b-1", "b-2", "x", "y"];
 /// StatefulSets by name.
 pub(crate) const SETS: [&str; 2] = ["a", "b"];
 pub(crate) const NODES: usize = 2;
 pub(crate) const ADDRESSES: usize = 7;
-/// Seconds that a pod may take to terminate, and that the collector waits on top.
+/// The grace period of pods, in seconds.
 pub(crate) const GRACE: u64 = 10;
+/// The collector's delay after the grace period, in seconds.
 pub(crate) const DELAY: u64 = 5;
-/// Seconds that an ordinal is retained, where it is.
+/// The retain time of the ordinals that have one, in seconds.
 pub(crate) const RETAIN: u64 = 40;
 
-/// A number of replicas, or an ordinal.
+/// Converts a number of replicas, or an ordinal.
 pub(crate) fn small(number: usize) -> i32 {
     i32::try_from(number).expect("there are few pods")
 }
 
-/// The StatefulSet whose pods have that name.
+/// Returns the StatefulSet whose pods have that name.
 pub(crate) fn set_of(pod: usize) -> Option<usize> {
     (pod < 6).then_some(pod / 3)
 }
@@ -28,9 +29,9 @@ pub(crate) struct Pod {
     pub(crate) node: usize,
     /// The UID of the owning StatefulSet.
     pub(crate) set: Option<u32>,
-    /// Since when it has finished. Its containers may take as long as those of one that terminates.
+    /// The time at which it finished. Its containers may take as long to exit as those of a terminating pod.
     pub(crate) finished: Option<u64>,
-    /// Since when it terminates.
+    /// The time of its deletion timestamp.
     pub(crate) terminating: Option<u64>,
 }
 
@@ -60,12 +61,12 @@ pub(crate) struct Claim {
     pub(crate) released: bool,
 }
 
-/// All objects, as they are or as somebody saw them.
+/// All objects, as they are or as an actor saw them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Objects {
     pub(crate) pods: [Option<Pod>; PODS.len()],
     pub(crate) sets: [Option<Set>; SETS.len()],
-    /// Whether each node is ready; none where it is gone.
+    /// True for a node that is ready; none where it is gone.
     pub(crate) nodes: [Option<bool>; NODES],
     pub(crate) endpoints: [Option<Endpoint>; PODS.len()],
     pub(crate) claims: [Option<Claim>; ADDRESSES],
@@ -80,26 +81,27 @@ pub(crate) struct Sandbox {
     pub(crate) node: usize,
     pub(crate) container: u32,
     pub(crate) work: Work,
-    /// Whether it lost its right to the address: it should have ended, or its node was gone. The guard fences it.
+    /// True once it lost its right to the address, since it is past its grace period or its node is gone. The guard fences
+    /// it.
     pub(crate) doomed: bool,
 }
 
-/// Where an agent is with a container: each step is one write, or what is read for the next.
+/// An agent's progress with a container: each step is one write, or one read for the next write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     Start,
-    /// Has the claim, or its endpoint lists the address; the endpoint was read at this version.
+    /// The pod has the claim, or its endpoint lists the address; the endpoint was read at this version.
     Write {
         address: usize,
         read: Option<u32>,
     },
-    Confirm {
+    Verify {
         address: usize,
     },
     Live {
         address: usize,
     },
-    /// Of a DEL that released: the claim is to be marked.
+    /// A DEL released the endpoint; it marks the claim next.
     Mark {
         address: usize,
     },
@@ -121,7 +123,7 @@ pub(crate) struct World {
 }
 
 impl Default for World {
-    /// Two nodes and two StatefulSets of three.
+    /// Returns a world of two nodes and two StatefulSets with three replicas each.
     fn default() -> Self {
         let set = |uid| Some(Set { uid, start: 0, replicas: 3, deleting: false });
         let truth = Objects { nodes: [Some(true); NODES], sets: [set(1), set(2)], ..Objects::default() };
@@ -138,13 +140,13 @@ impl Default for World {
 }
 
 impl World {
-    /// A number never used before: UIDs, versions, containers.
+    /// Returns a number that was not used before, for UIDs, versions and containers.
     pub(crate) fn fresh(&mut self) -> u32 {
         self.counter += 1;
         self.counter
     }
 
-    /// A watch says something: the newest, something old, or everything anew.
+    /// A watch shows one object, new or old, or lists all of them again.
     pub(crate) fn show(&mut self, random: &mut Random) {
         if random.one_in(12) {
             self.shown = self.truth;
@@ -170,14 +172,14 @@ impl World {
         }
     }
 
-    /// Whether the API server's pod is the container's, and not overdue.
+    /// Returns true where the API server's pod is the container's, and not past its grace period.
     pub(crate) fn is_current(&self, sandbox: &Sandbox) -> bool {
         let pod = self.truth.pods[sandbox.name];
         pod.is_some_and(|pod| pod.uid == sandbox.pod) && !sandbox.doomed
     }
 
-    /// Time passes; what should be gone by now loses its right.
-    pub(crate) fn pass(&mut self, seconds: u64) {
+    /// Advances the clock. Containers past their grace period lose their right to their address.
+    pub(crate) fn advance_clock(&mut self, seconds: u64) {
         self.now += seconds;
         for sandbox in &mut self.sandboxes {
             let pod = self.truth.pods[sandbox.name].filter(|pod| pod.uid == sandbox.pod);
@@ -186,7 +188,7 @@ impl World {
         }
     }
 
-    /// No address in use is without its claim and its endpoint, and none has two users.
+    /// Fails where an address in use is without its claim or its endpoint, or has two users.
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut users = [None; ADDRESSES];
         for sandbox in self.sandboxes.iter().filter(|sandbox| self.is_current(sandbox)) {
@@ -205,8 +207,8 @@ impl World {
         Ok(())
     }
 
-    /// Endpoints are those of pods that live and of ordinals that are reserved; claims are what they list.
-    pub(crate) fn check_quiet(&self) -> Result<(), String> {
+    /// Fails where an endpoint belongs neither to a live pod nor to a reserved ordinal, or a claim is not listed.
+    pub(crate) fn check_quiescent(&self) -> Result<(), String> {
         for (name, endpoint) in self.truth.endpoints.iter().enumerate() {
             let Some(endpoint) = endpoint else { continue };
             let pod = self.truth.pods[name];
@@ -254,7 +256,7 @@ fn pick<T: Copy>(random: &mut Random, from: &[T], to: &mut [T]) {
     to[at] = from[at];
 }
 
-/// Numbers that a seed gives again.
+/// A reproducible random number generator (`SplitMix64`).
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
@@ -263,7 +265,7 @@ impl Random {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
     }
 
-    /// A number below `limit`.
+    /// Returns a number below `limit`.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
