@@ -1,15 +1,21 @@
-//! Gratuitous ARP and unsolicited neighbour advertisements, so that the LAN forgets where an address was before.
+//! Gratuitous ARP and unsolicited neighbour advertisements: they make hosts and switches on the LAN replace the MAC that an
+//! address had before.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
 };
 
 use holdfast_core::mac::Mac;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket};
 
-use super::{NetError, Uplink};
+use super::{error::NetError, link::Uplink};
+
+/// The pauses before each repeated announcement. A switch or a host may have been busy with the first one, and a plugin that
+/// creates its own interface sets the address only after it has got it.
+const REPEAT_AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(1)];
 
 const ETHERNET: usize = 14;
 const BROADCAST: Mac = Mac([0xff; 6]);
@@ -18,34 +24,47 @@ const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ICMPV6: u8 = 58;
 
-/// A packet socket to announce with. It is kept open: closing one makes the kernel wait for all processors to have
-/// passed on (`synchronize_net`), some 10 ms that nobody should wait for.
+/// A packet socket for announcements. It stays open, because the close of a packet socket waits for an RCU grace period
+/// (`synchronize_net`), some 10 ms.
 #[derive(Debug)]
 pub(super) struct Announcer(OwnedFd);
 
 impl Announcer {
     /// A socket in the calling thread's network namespace.
     pub(super) fn open() -> Result<Self, NetError> {
-        // Protocol 0: it sends, and is given nothing.
+        // With protocol 0 the socket receives no packets.
         let opened = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None);
-        opened.map(Self).map_err(|errno| wrong(errno.into()))
+        opened.map(Self).map_err(|errno| error(errno.into()))
     }
 
-    /// Tells the LAN once that the addresses are at the uplink's MAC.
+    /// Announces once that the addresses are at the uplink's MAC.
     pub(super) fn send(&self, uplink: &Uplink, addresses: impl Iterator<Item = IpAddr>) -> Result<(), NetError> {
         let target = link_address(uplink);
         for frame in addresses.flat_map(|address| frames(uplink.mac, address)) {
-            sendto(self.0.as_raw_fd(), &frame, &target, MsgFlags::MSG_DONTWAIT).map_err(|errno| wrong(errno.into()))?;
+            sendto(self.0.as_raw_fd(), &frame, &target, MsgFlags::MSG_DONTWAIT).map_err(|errno| error(errno.into()))?;
         }
         Ok(())
     }
 }
 
-fn wrong(source: io::Error) -> NetError {
-    NetError::Socket { what: "packet", source }
+/// Repeats an announcement within two seconds. `announce` returns false if there is nothing to announce any more, which ends
+/// the repetition.
+pub(super) async fn repeat<F: Future<Output = Result<bool, NetError>>>(mut announce: impl FnMut() -> F) {
+    for pause in REPEAT_AFTER {
+        tokio::time::sleep(pause).await;
+        match announce().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => tracing::debug!(%error, "an announcement could not be repeated"),
+        }
+    }
 }
 
-/// Where a packet socket sends to: an interface.
+fn error(source: io::Error) -> NetError {
+    NetError::Socket { kind: "packet", source }
+}
+
+/// Returns the interface as the address to which a packet socket sends.
 fn link_address(uplink: &Uplink) -> LinkAddr {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET.cast_unsigned().try_into().unwrap_or_default(),
@@ -64,8 +83,8 @@ fn link_address(uplink: &Uplink) -> LinkAddr {
     parsed.expect("family and length are a LinkAddr's")
 }
 
-/// The frames that say "`address` is at `mac`". For IPv4 both forms of a gratuitous ARP: there are hosts that heed
-/// only the one or the other (RFC 5227, section 3).
+/// Returns the frames that announce `address` at `mac`. For IPv4 these are both forms of a gratuitous ARP, because some
+/// hosts accept only one of them (RFC 5227, section 3).
 fn frames(mac: Mac, address: IpAddr) -> Vec<Vec<u8>> {
     match address {
         IpAddr::V4(ip) => vec![arp(mac, ip, 1, Mac([0; 6])), arp(mac, ip, 2, mac)],
@@ -81,7 +100,7 @@ fn ethernet(destination: Mac, source: Mac, kind: u16, payload: usize) -> Vec<u8>
     frame
 }
 
-/// RFC 826 for Ethernet and IPv4, sender and target the same address.
+/// Returns an ARP packet (RFC 826, Ethernet and IPv4) with the same sender and target address.
 fn arp(mac: Mac, ip: Ipv4Addr, operation: u16, target: Mac) -> Vec<u8> {
     let mut frame = ethernet(BROADCAST, mac, 0x0806, 28);
     frame.extend([0, 1, 0x08, 0x00, 6, 4]);
@@ -93,8 +112,8 @@ fn arp(mac: Mac, ip: Ipv4Addr, operation: u16, target: Mac) -> Vec<u8> {
     frame
 }
 
-/// RFC 4861, section 4.4: to all nodes, with the override flag. The source is the address itself, as a host that
-/// had it would send it.
+/// Returns a neighbour advertisement (RFC 4861, section 4.4) to all nodes, with the override flag. Its source is the address
+/// itself, as a host with that address would send it.
 fn advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
     let mut message = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
     message.extend(ip.octets());
@@ -112,7 +131,7 @@ fn advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
     frame
 }
 
-/// The Internet checksum over the pseudo-header (RFC 8200, section 8.1) and an `ICMPv6` message of even length.
+/// Returns the Internet checksum over the pseudo-header (RFC 8200, section 8.1) and an `ICMPv6` message of even length.
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let length = u32::try_from(message.len()).unwrap_or_default().to_be_bytes();
     let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, ICMPV6], message].concat();
@@ -130,7 +149,7 @@ mod tests {
     const MAC: Mac = Mac([0x02, 0, 0x5e, 0, 0x53, 1]);
 
     #[test]
-    fn a_gratuitous_arp_names_the_address_twice() {
+    fn a_gratuitous_arp_has_the_address_as_sender_and_target() {
         let frames = frames(MAC, "192.0.2.7".parse().unwrap());
         assert_eq!(frames.len(), 2);
         for (frame, operation) in frames.iter().zip([1, 2]) {
@@ -151,7 +170,7 @@ mod tests {
         let message = &frame[54..];
         assert_eq!(message[4], 0x20, "override, neither router nor solicited");
         assert_eq!(frame[14 + 7], 255, "hop limit");
-        // Over a message with its right checksum in place, the sum is 0.
+        // The sum over a message that contains its right checksum is 0.
         assert_eq!(checksum(ip, ALL_NODES, message), 0);
         assert_ne!(message[2..4], [0, 0]);
     }

@@ -1,7 +1,7 @@
-//! Connections that the node tracks for its packet filter (ctnetlink), as far as they are an address's.
+//! Flushing the tracked connections of addresses (ctnetlink).
 //!
-//! An entry outlives the container it was made for: a filter would take a newer container's packets for the old one's
-//! established connection, and hold its first ones against the old one's sequence numbers.
+//! An entry outlives the container it was made for. A packet filter would take packets of a newer container for the old
+//! one's established connection, and check the first ones against the old one's sequence numbers.
 
 use std::{
     collections::HashSet,
@@ -19,37 +19,40 @@ use rtnetlink::{
 };
 
 use super::{
-    NODE, NetError,
-    netlink::{Intent, Request, Socket, errno},
+    errno::errno,
+    error::NetError,
+    netlink::{Intent, NODE, Request, Socket},
     sysctl::Sysctl,
 };
 
-/// Entries removed with one `send`: their acknowledgements fit into the socket's buffer.
-const AT_ONCE: usize = 64;
-/// Entries read before some are removed, so that an address with a hundred thousand of them is no load on memory.
+/// Entries deleted with one `send`: their acknowledgements fit into the socket's buffer.
+const BATCH: usize = 64;
+/// Entries kept from one dump before they are deleted, so that an address with a hundred thousand entries costs little
+/// memory.
 const PASS: usize = 1024;
-/// And no more than this often, should entries come as fast as they go.
+/// The largest number of dumps, in case new entries come as fast as old ones are deleted.
 const PASSES: usize = 256;
 
 /// `IPCTNL_MSG_CT_GET`.
 const GET: u8 = 1;
 
-/// `CTA_ID`: that the entry is the one which was read, and not one made since for the same ports.
+/// `CTA_ID`: identifies the entry that was read; a newer entry may have the same ports.
 const ID: u16 = 12;
-/// `CTA_ZONE`: entries of other zones may be of the same ports.
+/// `CTA_ZONE`: entries of other zones may have the same ports.
 const ZONE: u16 = 18;
-/// `CTA_FILTER`, in it `CTA_FILTER_ORIG_FLAGS` and `CTA_FILTER_REPLY_FLAGS`: which fields of the two tuples in the
-/// request an entry has to have. Since Linux 5.8; what comes is compared here in any case.
+/// `CTA_FILTER` with `CTA_FILTER_ORIG_FLAGS` and `CTA_FILTER_REPLY_FLAGS`: the fields of the request's two tuples that an
+/// entry has to match. Older kernels than Linux 5.8 ignore it, so each entry is compared here too.
 const FILTER: u16 = 25;
 const FILTER_ORIG: u16 = 1;
 const FILTER_REPLY: u16 = 2;
-/// Bits of those flags: places in a tuple.
+/// Bits of those flags: the fields of a tuple.
 const SOURCE: u32 = 1 << 0;
 const DESTINATION: u32 = 1 << 1;
 
-/// Removes the entries which have one of the addresses as a source or destination of either direction. Gives how many.
+/// Deletes the entries that have one of the addresses as source or destination of either direction, and returns their
+/// number.
 pub(super) fn flush(addresses: &HashSet<IpAddr>) -> Result<usize, NetError> {
-    // Asking a kernel that tracks nothing would make it load the module.
+    // A dump would make a kernel that tracks nothing load the module.
     let count = Sysctl::new("netfilter/nf_conntrack_count").get()?;
     if count.as_deref().unwrap_or("0") == "0" {
         return Ok(0);
@@ -59,10 +62,10 @@ pub(super) fn flush(addresses: &HashSet<IpAddr>) -> Result<usize, NetError> {
         dumps.iter().try_fold(0, |flushed, dump| Ok(flushed + flush_found(&socket, dump, addresses)?))
     });
     match outcome {
-        Err(NetError::Refused { source, .. } | NetError::Socket { source, .. }) if is_unknown(&source) => {
-            static SAID: AtomicBool = AtomicBool::new(false);
-            if !SAID.swap(true, Ordering::Relaxed) {
-                tracing::debug!(error = %source, "this kernel tells nothing of tracked connections: none are removed");
+        Err(NetError::Refused { source, .. } | NetError::Socket { source, .. }) if is_unsupported(&source) => {
+            static LOGGED: AtomicBool = AtomicBool::new(false);
+            if !LOGGED.swap(true, Ordering::Relaxed) {
+                tracing::debug!(error = %source, "the kernel has no ctnetlink; tracked connections are not flushed");
             }
             Ok(0)
         }
@@ -70,14 +73,13 @@ pub(super) fn flush(addresses: &HashSet<IpAddr>) -> Result<usize, NetError> {
     }
 }
 
-/// Whether the kernel has no ctnetlink.
-fn is_unknown(error: &std::io::Error) -> bool {
+/// Returns true if the error means that the kernel has no ctnetlink.
+fn is_unsupported(error: &std::io::Error) -> bool {
     matches!(errno(error), Some(libc::EPROTONOSUPPORT | libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP))
 }
 
-/// What the kernel is asked for: four times for an IPv4 address, once for each place that it can have in an entry,
-/// because of what is named in one filter an entry has to have all. IPv6 is read as a whole: there the kernel's filter (as
-/// of Linux 6.18) gives what does not match, and leaves out what does.
+/// Returns the dump requests. An IPv4 address takes four, one for each field that it can stand in, because an entry has to
+/// match all fields of a filter. IPv6 takes one without a filter: there the kernel's filter (as of Linux 6.18) is inverted.
 fn dumps(addresses: &HashSet<IpAddr>) -> Vec<NetfilterMessage> {
     let filtered = |address: &IpAddr| match *address {
         IpAddr::V4(address) => {
@@ -95,21 +97,21 @@ fn dumps(addresses: &HashSet<IpAddr>) -> Vec<NetfilterMessage> {
 }
 
 fn get(family: NetfilterProtoFamily, attributes: Vec<DefaultNla>) -> NetfilterMessage {
-    // In plain attributes: `ConntrackAttribute::Other` loses the mark of a nest, on which the kernel insists here.
+    // Plain attributes, because `ConntrackAttribute::Other` drops the flag NLA_F_NESTED, which the kernel requires here.
     let inner = NetfilterMessageInner::Other { subsys: NetfilterSubsystem::Conntrack, message_type: GET, attributes };
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
 
-/// Those entries whose tuple has the address in this place.
-fn filter(tuple: fn(Vec<Tuple>) -> ConntrackAttribute, address: Ipv4Addr, place: u32) -> Vec<DefaultNla> {
-    let end = |of: u32| if place == of { address.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+/// Returns the attributes that select entries with the address in this field of the tuple.
+fn filter(tuple: fn(Vec<Tuple>) -> ConntrackAttribute, address: Ipv4Addr, field: u32) -> Vec<DefaultNla> {
+    let end = |of: u32| if field == of { address.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let ends = vec![IPTuple::SourceAddress(end(SOURCE)), IPTuple::DestinationAddress(end(DESTINATION))];
     let tuple = tuple(vec![Tuple::Ip(ends)]);
     let mut value = vec![0; tuple.value_len()];
     tuple.emit_value(&mut value);
     let original = matches!(tuple, ConntrackAttribute::CtaTupleOrig(_));
     let flags =
-        if original { [(FILTER_ORIG, place), (FILTER_REPLY, 0)] } else { [(FILTER_ORIG, 0), (FILTER_REPLY, place)] };
+        if original { [(FILTER_ORIG, field), (FILTER_REPLY, 0)] } else { [(FILTER_ORIG, 0), (FILTER_REPLY, field)] };
     let flags = flags.map(|(kind, flags)| DefaultNla::new(kind, flags.to_ne_bytes().to_vec()));
     let flags = flags.as_slice();
     let mut filter = vec![0; flags.buffer_len()];
@@ -117,7 +119,7 @@ fn filter(tuple: fn(Vec<Tuple>) -> ConntrackAttribute, address: Ipv4Addr, place:
     vec![DefaultNla::new(tuple.kind() | NLA_F_NESTED, value), DefaultNla::new(FILTER | NLA_F_NESTED, filter)]
 }
 
-/// Removes what a dump gives and has one of the addresses.
+/// Deletes the entries of a dump that have one of the addresses, and returns their number.
 fn flush_found(
     socket: &Socket<NetfilterMessage>,
     dump: &NetfilterMessage,
@@ -128,14 +130,14 @@ fn flush_found(
         let found = find(socket, dump, addresses)?;
         flushed += found.len();
         let last = found.len() < PASS;
-        let mut removals =
-            found.into_iter().map(|message| Request::new(Intent::Remove, message, "forget a connection"));
+        let mut deletes =
+            found.into_iter().map(|message| Request::new(Intent::Remove, message, "delete a tracked connection"));
         loop {
-            let some: Vec<_> = removals.by_ref().take(AT_ONCE).collect();
-            if some.is_empty() {
+            let batch: Vec<_> = deletes.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
                 break;
             }
-            socket.commit(some)?;
+            socket.commit(batch)?;
         }
         if last {
             break;
@@ -144,7 +146,7 @@ fn flush_found(
     Ok(flushed)
 }
 
-/// The messages that remove the entries which a dump gives and that have one of the addresses: of the first [`PASS`].
+/// Returns the messages that delete the entries of a dump that have one of the addresses, at most [`PASS`].
 fn find(
     socket: &Socket<NetfilterMessage>,
     dump: &NetfilterMessage,
@@ -155,10 +157,10 @@ fn find(
         if let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner
             && found.len() < PASS
             && attributes.iter().any(|attribute| has_one_of(attribute, addresses))
-            && let Some(named) = name(attributes)
+            && let Some(key) = key(attributes)
         {
             let header = NetfilterHeader::new(message.header.family, 0, 0);
-            found.push(NetfilterMessage::new(header, ConntrackMessage::Delete(named)));
+            found.push(NetfilterMessage::new(header, ConntrackMessage::Delete(key)));
         }
     })?;
     Ok(found)
@@ -175,13 +177,13 @@ fn has_one_of(attribute: &ConntrackAttribute, addresses: &HashSet<IpAddr>) -> bo
     })
 }
 
-/// The attributes by which an entry is found again. Without its tuple there is no name: a removal that has none would
-/// remove everything.
-fn name(attributes: Vec<ConntrackAttribute>) -> Option<Vec<ConntrackAttribute>> {
+/// Returns the attributes that identify an entry; `None` for an entry without its tuple, because a delete request without
+/// a tuple deletes all entries.
+fn key(attributes: Vec<ConntrackAttribute>) -> Option<Vec<ConntrackAttribute>> {
     let is_tuple = |attribute: &ConntrackAttribute| matches!(attribute, ConntrackAttribute::CtaTupleOrig(_));
     attributes.iter().any(is_tuple).then(|| {
-        let names = |attribute: &ConntrackAttribute| is_tuple(attribute) || matches!(attribute.kind(), ID | ZONE);
-        attributes.into_iter().filter(names).collect()
+        let is_key = |attribute: &ConntrackAttribute| is_tuple(attribute) || matches!(attribute.kind(), ID | ZONE);
+        attributes.into_iter().filter(is_key).collect()
     })
 }
 
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn either_end_of_either_direction_counts() {
+    fn an_entry_matches_by_either_end_of_either_direction() {
         let addresses = HashSet::from(["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]);
         for (source, destination, counts) in [
             ("192.0.2.1", "192.0.2.9", true),
@@ -213,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_always_names_its_entry() {
+    fn a_delete_request_always_identifies_its_entry() {
         let original = ConntrackAttribute::CtaTupleOrig(tuple("192.0.2.1", "192.0.2.9"));
         let reply = ConntrackAttribute::CtaTupleReply(tuple("192.0.2.9", "192.0.2.1"));
         let id = ConntrackAttribute::Other(DefaultNla::new(ID, vec![1, 2, 3, 4]));
         let zone = ConntrackAttribute::Other(DefaultNla::new(ZONE, vec![0, 7]));
-        assert_eq!(name(vec![reply.clone(), id.clone(), zone.clone()]), None);
-        let named = name(vec![original.clone(), reply, id.clone(), ConntrackAttribute::CtaMark(1), zone.clone()]);
-        assert_eq!(named, Some(vec![original, id, zone]));
+        assert_eq!(key(vec![reply.clone(), id.clone(), zone.clone()]), None);
+        let found = key(vec![original.clone(), reply, id.clone(), ConntrackAttribute::CtaMark(1), zone.clone()]);
+        assert_eq!(found, Some(vec![original, id, zone]));
     }
 }

@@ -1,48 +1,48 @@
-//! What can go wrong between the agent and the kernel's network.
+//! The error type of this crate.
 
 use std::{io, path::PathBuf};
 
 use holdfast_core::id::{IfName, PodName};
 
-use super::netlink::errno;
+use super::errno::errno;
 
-/// Why a link, an address or a route is not as it was asked for.
+/// The reason why an operation on the node's network failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// The namespace's path does not exist (any more), or is something else.
+    /// The path of a pod's namespace does not exist, or is not that of a pod's network namespace.
     #[error("network namespace {path} cannot be entered: {source}")]
     Netns {
         /// `CNI_NETNS`.
         path: PathBuf,
-        /// `NotFound`: gone. `InvalidInput`: not a network namespace, or the node's own.
+        /// `NotFound`: the namespace is gone. `InvalidInput`: it is not a network namespace, or is the node's own.
         source: io::Error,
     },
-    /// The kernel refused a request; its own explanation is part of `source` where it gave one.
+    /// The kernel refused a request. `source` contains the kernel's explanation if it gave one.
     #[error("{request}: {source}")]
     Refused {
-        /// What was asked, with the names and addresses in it, and where.
+        /// The request, with names, addresses and the namespace.
         request: String,
         /// The errno.
         source: io::Error,
     },
     /// A netlink or packet socket failed.
-    #[error("{what} socket: {source}")]
+    #[error("{kind} socket: {source}")]
     Socket {
-        /// Which kind.
-        what: &'static str,
+        /// The kind of the socket.
+        kind: &'static str,
         /// The errno.
         source: io::Error,
     },
-    /// A kernel setting could not be read or written.
-    #[error("kernel setting {path}: {source}")]
+    /// A sysctl could not be read or written.
+    #[error("sysctl {path}: {source}")]
     Sysctl {
         /// Below `/proc/sys`.
         path: PathBuf,
         /// The errno.
         source: io::Error,
     },
-    /// The pod has an interface of that name, which is not from here.
-    #[error("pod {pod} has an interface {ifname} already in {netns}, and it is not holdfast's")]
+    /// The pod has an interface of that name that the agent did not create.
+    #[error("pod {pod} already has an interface {ifname} in {netns}, and holdfast did not create it")]
     NameTaken {
         /// The pod.
         pod: PodName,
@@ -51,15 +51,15 @@ pub enum NetError {
         /// The pod's namespace.
         netns: PathBuf,
     },
-    /// The configuration names an uplink that is not there or is no Ethernet.
+    /// The uplink does not exist or is not an Ethernet interface.
     #[error("uplink {name}: {reason}")]
     BadUplink {
-        /// `master` of the configuration.
+        /// The name of the interface, for one `master` of the configuration.
         name: String,
-        /// What is wrong.
+        /// The reason.
         reason: &'static str,
     },
-    /// No interface of the node can be the uplink.
+    /// The node has no interface that can be the uplink.
     #[error(
         "no uplink for {addresses}: no interface of this node is in that subnet and there is no default route; name one as \"master\""
     )]
@@ -67,29 +67,29 @@ pub enum NetError {
         /// The pod's addresses.
         addresses: String,
     },
-    /// The request makes no sense.
+    /// The requested addresses or routes cannot work.
     #[error("pod {pod}: {reason}")]
     Invalid {
         /// The pod.
         pod: PodName,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// CHECK found differences.
-    #[error("network of pod {pod} is not as it was made: {}", .missing.join("; "))]
+    #[error("network of pod {pod} differs from its configuration: {}", .missing.join("; "))]
     Drift {
         /// The pod.
         pod: PodName,
-        /// Each thing that is missing or other than it should be.
+        /// Each difference, in words.
         missing: Vec<String>,
     },
-    /// The worker thread did not end properly.
+    /// The worker thread panicked or was cancelled.
     #[error("network worker: {0}")]
     Worker(String),
 }
 
 impl NetError {
-    /// Whether the same request may well succeed later, with nobody having changed anything.
+    /// Returns true if the same request may succeed later without a change by the user.
     pub fn is_retry(&self) -> bool {
         match self {
             Self::Netns { source, .. }
@@ -112,18 +112,18 @@ impl NetError {
         }
     }
 
-    /// Whether the pod's namespace is gone, so that nothing is left to be done in it.
+    /// Returns true if the pod's namespace is gone, and with it all that was in it.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Netns { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether the runtime's parameters are at fault: `CNI_NETNS` is no pod's network namespace.
+    /// Returns true if the runtime's parameters are wrong: `CNI_NETNS` is not the network namespace of a pod.
     pub fn is_environment(&self) -> bool {
         matches!(self, Self::Netns { source, .. }
             if matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory))
     }
 
-    /// Whether the configuration or the pod is at fault.
+    /// Returns true if the configuration or the pod is wrong.
     pub fn is_mistake(&self) -> bool {
         matches!(self, Self::NameTaken { .. } | Self::BadUplink { .. } | Self::NoUplink { .. } | Self::Invalid { .. })
     }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_is_too_busy_for_is_tried_again() {
+    fn errors_of_a_busy_kernel_are_retried() {
         let refused = |errno| NetError::Refused { request: String::new(), source: io::Error::from_raw_os_error(errno) };
         assert!(refused(libc::EBUSY).is_retry());
         assert!(!refused(libc::EINVAL).is_retry());

@@ -1,110 +1,115 @@
-//! What the node remembers of an address's former holder: neighbours learnt elsewhere, and tracked connections.
+//! Flushing the neighbours and tracked connections of an address's former holder.
 //!
 //! ```text
-//!   an address moves to a link, or leaves ──▶ pending ──▶ one reading of the tables for all that are pending
+//!   an address moves to a link, or leaves ──▶ pending ──▶ one read of the tables for all pending addresses
 //! ```
 //!
-//! Reading the tables takes longer the more the node has to do, so it happens after the address has moved and nobody
-//! waits for it. In a pod's first milliseconds there are no connections yet that it could hit.
+//! Reading the tables takes longer the more connections the node has. So the flush runs in the background, after the address
+//! has moved. It hits no connection of the new pod: a pod has none in its first milliseconds.
 
-use std::{
-    collections::HashSet,
-    net::IpAddr,
-    sync::{Arc, Condvar, Mutex},
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 
-use super::{NODE, NetError, conntrack, host, lock, neighbour::Entry, netlink::Socket, proxy_arp_ndp::ProxyArpNdp};
+use super::{
+    conntrack,
+    error::NetError,
+    host,
+    neighbour::Entry,
+    netlink::{NODE, Socket},
+    proxy_arp_ndp::ProxyArpNdp,
+};
 
-/// The addresses to flush.
+/// The addresses to flush, and the state of the worker that flushes them.
 #[derive(Debug)]
 pub(super) struct Flusher {
     proxy_arp_ndp: Arc<ProxyArpNdp>,
     state: Mutex<State>,
-    done: Condvar,
+    ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pending: HashSet<IpAddr>,
-    running: bool,
+    is_running: bool,
 }
 
 impl Flusher {
-    /// None yet. `proxy_arp_ndp` says when addresses move.
+    /// Returns a flusher without pending addresses. Its worker reads neighbours under the lock of `proxy_arp_ndp`.
     pub(super) fn new(proxy_arp_ndp: Arc<ProxyArpNdp>) -> Self {
-        Self { proxy_arp_ndp, state: Mutex::default(), done: Condvar::new() }
+        Self { proxy_arp_ndp, state: Mutex::default(), ended: Condvar::new() }
     }
 
-    /// Flushes these addresses soon, in the background. To be called on the runtime's threads or its blocking ones.
+    /// Flushes these addresses in the background. Call it on a thread of the runtime.
     pub(super) fn flush(self: &Arc<Self>, addresses: impl IntoIterator<Item = IpAddr>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.pending.extend(addresses);
-        if !state.pending.is_empty() && !state.running {
-            state.running = true;
-            let worker = Worker { flusher: self.clone(), ended: false };
-            Handle::current().spawn_blocking(move || worker.work());
+        if !state.pending.is_empty() && !state.is_running {
+            state.is_running = true;
+            let worker = Worker { flusher: self.clone(), has_ended: false };
+            Handle::current().spawn_blocking(move || worker.run());
         }
     }
 
-    /// Waits until nothing is pending.
+    /// Blocks until no address is pending.
     pub(super) fn wait_idle(&self) {
-        drop(self.done.wait_while(lock(&self.state), |state| state.running));
+        self.ended.wait_while(&mut self.state.lock(), |state| state.is_running);
     }
 }
 
-/// The one that is at work. A runtime that ends may drop it before it has begun.
+/// The running worker. A runtime that shuts down may drop it before it has run.
 struct Worker {
     flusher: Arc<Flusher>,
-    ended: bool,
+    has_ended: bool,
 }
 
 impl Worker {
-    fn work(mut self) {
-        while let Some(pending) = self.next() {
-            match flush(&self.flusher.proxy_arp_ndp, &pending) {
+    fn run(mut self) {
+        while let Some(addresses) = self.next() {
+            match flush(&self.flusher.proxy_arp_ndp, &addresses) {
                 Ok((0, 0)) => {}
                 Ok((neighbours, connections)) => {
-                    tracing::debug!(addresses = ?pending, neighbours, connections, "forgot what was of a former holder");
+                    tracing::debug!(?addresses, neighbours, connections, "flushed the entries of former holders");
                 }
-                // They age and go by themselves; until then they are the former holder's.
-                Err(error) => {
-                    tracing::warn!(addresses = ?pending, %error, "neighbours or tracked connections of a former holder were not removed");
-                }
+                // Each entry is the former holder's until it expires.
+                Err(error) => tracing::warn!(
+                    ?addresses, %error,
+                    "neighbours or tracked connections of former holders were not flushed; they expire by themselves"
+                ),
             }
         }
     }
 
     fn next(&mut self) -> Option<HashSet<IpAddr>> {
-        let mut state = lock(&self.flusher.state);
-        self.ended = state.pending.is_empty();
-        state.running = !self.ended;
-        (!self.ended).then(|| std::mem::take(&mut state.pending))
+        let mut state = self.flusher.state.lock();
+        self.has_ended = state.pending.is_empty();
+        state.is_running = !self.has_ended;
+        (!self.has_ended).then(|| std::mem::take(&mut state.pending))
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if !self.ended {
-            lock(&self.flusher.state).running = false;
+        if !self.has_ended {
+            self.flusher.state.lock().is_running = false;
         }
-        self.flusher.done.notify_all();
+        self.flusher.ended.notify_all();
     }
 }
 
-/// Gives how many neighbours and connections there were.
+/// Returns how many neighbours and connections were removed.
 fn flush(proxy_arp_ndp: &ProxyArpNdp, addresses: &HashSet<IpAddr>) -> Result<(usize, usize), NetError> {
     let node = Socket::open(NODE)?;
-    // An address that comes back meanwhile would lose the neighbour that it has just been given.
+    // Without the lock, an address that comes back after the read would lose its new neighbour.
     let neighbours = proxy_arp_ndp.with_tables_locked(|| flush_neighbours(&node, addresses));
     let connections = conntrack::flush(addresses)?;
     Ok((neighbours?, connections))
 }
 
-/// An address that is here is a neighbour on its link alone: not on the uplink, where it was heard of when another node
-/// had it, and not on an older link. Of one that has left only our own entries go, because what was learnt is where it
-/// is now; and what an administrator set up stays in any case.
+/// Removes stale neighbours and returns their number. An address of this node is a neighbour on its own link only: not on
+/// an older link, and not on the uplink, where the node learnt it while another node had it. Of an address that has left,
+/// only our own entries are stale: an entry learnt since says where it is now. Permanent entries of an administrator stay.
 fn flush_neighbours(node: &Socket, addresses: &HashSet<IpAddr>) -> Result<usize, NetError> {
     let holders = host::holders(node)?;
     let is_stale = |entry: &Entry| {
@@ -113,7 +118,7 @@ fn flush_neighbours(node: &Socket, addresses: &HashSet<IpAddr>) -> Result<usize,
             && holder != Some(&entry.link)
             && (entry.ours || (holder.is_some() && !entry.permanent))
     };
-    let stale: Vec<_> = host::neighbours(node, None)?.into_iter().filter(is_stale).collect();
+    let stale: Vec<_> = Entry::list(node, None)?.into_iter().filter(is_stale).collect();
     let count = stale.len();
     node.commit(stale.into_iter().map(Entry::remove).collect())?;
     Ok(count)

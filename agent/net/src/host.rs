@@ -1,8 +1,8 @@
-//! The node's side: routes and neighbours towards the pods, and the proxies that answer for them on the LAN.
+//! The node's side of pods' links: host routes, neighbours and proxies.
 //!
-//! What the kernel has is the record; nothing here is kept in files. The host route says which link has an address
-//! now. When a newer sandbox of the same pod takes an address over, its host route replaces the old one, and from
-//! then on the old link's removal no longer concerns the address: make before break.
+//! The kernel's tables are the only record. A host route says which link has an address now. When a newer sandbox of the
+//! same pod takes an address over, its host route replaces the old one, and from then on the removal of the old link does
+//! not touch the address: make before break.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,15 +17,16 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 
 use super::{
-    HostLink, NetError, PodLink, PodNet,
-    message::LinkAttrs,
+    error::NetError,
+    link::{HostLink, PodLink, PodNet},
+    link_attrs::LinkAttrs,
     neighbour::{Entry, Neighbour, Proxy},
-    netlink::{Intent, Reply, Request, Socket, errno},
+    netlink::{Intent, Reply, Request, Socket},
     route::{FoundRoute, Route},
     veth,
 };
 
-/// What stands on the node for a pod's addresses, apart from the proxies.
+/// The routes and neighbours that the node has for a pod's addresses.
 pub(super) struct Plan {
     pub(super) routes: Vec<Route>,
     pub(super) neighbours: Vec<Neighbour>,
@@ -43,108 +44,75 @@ impl Plan {
         Self { routes, neighbours }
     }
 
-    /// Gives the addresses that did not lead to the link before. Neighbours first: with the route the address is live,
-    /// and its first packet should find them.
-    pub(super) fn make(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
+    /// Adds neighbours and routes and returns the addresses that were not routed to the link before. Neighbours come
+    /// first: the route makes the address live, and the first packet needs the neighbour.
+    pub(super) fn apply(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
         let lookups = self.routes.iter().map(|route| Route::lookup(route.dst.addr()));
         let neighbours = self.neighbours.iter().map(|neighbour| neighbour.replace());
-        let routes = self.routes.iter().map(|route| route.make(Intent::Replace));
+        let routes = self.routes.iter().map(|route| route.add(Intent::Replace));
         let requests: Vec<_> = lookups.chain(neighbours).chain(routes).collect();
         let mut replies = node.exchange(&requests)?;
-        let made = replies.split_off(self.routes.len());
-        for (reply, request) in made.into_iter().zip(&requests[self.routes.len()..]) {
+        let added = replies.split_off(self.routes.len());
+        for (reply, request) in added.into_iter().zip(&requests[self.routes.len()..]) {
             reply.error.map_or(Ok(()), |source| Err(node.refused(request.what(), source)))?;
         }
-        // An address that led nowhere is an error of its lookup alone.
-        let led_here = |reply: &Reply, route: &Route| {
-            reply.messages.iter().find_map(Route::leads_to).is_some_and(|link| link == route.link)
+        // The lookup of an address without a route fails; that address has moved as well.
+        let was_routed_here = |reply: &Reply, route: &Route| {
+            reply.messages.iter().find_map(Route::oif).is_some_and(|link| link == route.link)
         };
-        let moved = replies.iter().zip(&self.routes).filter(|(reply, route)| !led_here(reply, route));
+        let moved = replies.iter().zip(&self.routes).filter(|(reply, route)| !was_routed_here(reply, route));
         Ok(moved.map(|(_, route)| route.dst.addr()).collect())
     }
 }
 
-/// The routes that a dump names. A filter for a link that is gone, or for a table that nothing was ever put into,
-/// finds none.
-pub(super) fn routes(
-    node: &Socket,
-    message: &rtnetlink::packet_route::RouteNetlinkMessage,
-) -> Result<Vec<FoundRoute>, NetError> {
-    match node.dump(message, "list routes") {
-        Ok(found) => Ok(found.iter().filter_map(FoundRoute::parse).collect()),
-        Err(NetError::Refused { source, .. }) if matches!(errno(&source), Some(libc::ENODEV | libc::ENOENT)) => {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Our host routes: of one link, or of all.
+/// Returns our host routes, of one link or of all.
 fn host_routes(node: &Socket, link: Option<u32>) -> Result<Vec<Route>, NetError> {
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        found.extend(routes(node, &Route::all(family, link, true))?);
+        found.extend(FoundRoute::list(node, family, link, true)?);
     }
     found.retain(|found| found.ours && link.is_none_or(|link| found.route.link == link));
     Ok(found.into_iter().map(|found| found.route).filter(|route| IpNet::from(route.dst.addr()) == route.dst).collect())
 }
 
-/// All proxies of ours.
-pub(super) fn proxies(node: &Socket) -> Result<Vec<Proxy>, NetError> {
-    Ok(node.dump(&Proxy::all(), "list proxied addresses")?.iter().filter_map(Proxy::parse_ours).collect())
-}
-
-/// The neighbour table: of one link, or all of it. A link that is gone has none.
-pub(super) fn neighbours(node: &Socket, link: Option<u32>) -> Result<Vec<Entry>, NetError> {
-    match node.dump(&Entry::all(link), "list neighbours") {
-        Ok(found) => {
-            let found = found.iter().filter_map(Entry::parse);
-            Ok(found.filter(|entry| link.is_none_or(|link| entry.link == link)).collect())
-        }
-        Err(NetError::Refused { source, .. }) if errno(&source) == Some(libc::ENODEV) => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Which link of ours each address leads to.
+/// Returns the index of the link that each address is routed to.
 pub(super) fn holders(node: &Socket) -> Result<HashMap<IpAddr, u32>, NetError> {
     Ok(host_routes(node, None)?.into_iter().map(|route| (route.dst.addr(), route.link)).collect())
 }
 
-/// Takes away what leads to a link, and the proxies for it: from then on the LAN is no longer answered for its
-/// addresses. Gives the addresses. Neighbours also go for those that a newer link has taken meanwhile.
+/// Removes the routes, neighbours and proxies of a link and returns the addresses that were routed to it. From then on the
+/// node does not answer for them. Neighbours of addresses that a newer link has taken over go too.
 pub(super) fn withdraw(node: &Socket, link: u32) -> Result<Vec<IpAddr>, NetError> {
     let routes = host_routes(node, Some(link))?;
     let addresses: Vec<_> = routes.iter().map(|route| route.dst.addr()).collect();
     let mut requests: Vec<Request> = Vec::new();
     if !addresses.is_empty() {
-        let stale = proxies(node)?.into_iter().filter(|proxy| addresses.contains(&proxy.address));
+        let stale = Proxy::list_ours(node)?.into_iter().filter(|proxy| addresses.contains(&proxy.address));
         requests.extend(stale.map(Proxy::remove));
     }
     requests.extend(routes.into_iter().map(Route::remove));
-    requests.extend(neighbours(node, Some(link))?.into_iter().filter(|entry| entry.ours).map(Entry::remove));
+    requests.extend(Entry::list(node, Some(link))?.into_iter().filter(|entry| entry.ours).map(Entry::remove));
     node.commit(requests)?;
     Ok(addresses)
 }
 
-/// Removes proxies for addresses that no link of ours has. A link that went with its namespace takes its routes
-/// along, but not these: they are on the uplink.
+/// Removes proxies for addresses that no link of ours has, and returns the addresses. The kernel removes the routes of a
+/// link that goes with its namespace, but not the proxies, which are on the uplink.
 pub(super) fn prune_proxies(node: &Socket) -> Result<Vec<IpAddr>, NetError> {
     let live: HashSet<_> = host_routes(node, None)?.into_iter().map(|route| route.dst.addr()).collect();
-    let stale: Vec<_> = proxies(node)?.into_iter().filter(|proxy| !live.contains(&proxy.address)).collect();
+    let stale: Vec<_> = Proxy::list_ours(node)?.into_iter().filter(|proxy| !live.contains(&proxy.address)).collect();
     let addresses = stale.iter().map(|proxy| proxy.address).collect();
     node.commit(stale.into_iter().map(Proxy::remove).collect())?;
     Ok(addresses)
 }
 
-/// Every link of ours on the node.
+/// Returns every link of ours on the node.
 pub(super) fn links(node: &Socket) -> Result<Vec<HostLink>, NetError> {
     let routes = host_routes(node, None)?;
-    let found = node.dump(&LinkAttrs::all(), "list interfaces")?;
-    let links = found.iter().filter_map(LinkAttrs::parse).filter_map(|attrs| {
+    let links = LinkAttrs::list(node)?.into_iter().filter_map(|attrs| {
         let (container, ifname, pod) = veth::owner(&attrs.alias)?;
         let name: IfName = attrs.name.parse().ok()?;
-        // Somebody may have renamed it or copied an alias; what does not agree with itself is not ours to touch.
+        // An administrator can rename a link or copy an alias. A link whose name does not fit its alias is not ours.
         if container.host_link(&ifname) != name {
             return None;
         }

@@ -1,40 +1,45 @@
-//! Who may work on a link, and when.
+//! The order in which operations work on a link.
 //!
-//! An ADD that runs out of time is dropped by whoever asked for it, but what it had begun on a blocking thread goes
-//! on, and the DEL that follows would overtake it: a link made, or a proxy set, after all of it was taken away. And the
-//! kernel takes some 20 ms to unregister a pair, for which nobody waits but whoever wants to make a link of that name.
-//! So each piece of work takes its ticket in the link's queue when it is asked for, and keeps it until it is really done:
+//! The runtime gives up on an ADD that runs out of time, but its work on a blocking thread goes on. A DEL that follows
+//! would overtake it, and a link or a proxy would be made after the DEL has removed all of them. And the kernel takes some
+//! 20 ms to unregister a veth pair; only an ADD that makes a link of the same name has to wait for that. So each operation
+//! takes a ticket in the link's queue when it is requested, and keeps it until its work has ended:
 //!
 //! ```text
-//!   making    waits for everything before it
-//!   removing  waits for what makes; removals that were asked for earlier are no hindrance
+//!   setup     waits for all operations before it
+//!   teardown  waits for setups before it, not for teardowns
 //! ```
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
 use holdfast_core::id::IfName;
+use parking_lot::{Condvar, Mutex};
 
-use super::{NODE, lock, netlink::Socket, veth};
+use super::{
+    netlink::{NODE, Socket},
+    veth,
+};
 
-/// What is done to a link.
+/// The kind of an operation on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
-    /// It is made, configured or advertised.
+    /// The link is created, configured or advertised.
     Setup,
-    /// It is withdrawn or deleted.
+    /// The link is withdrawn or deleted.
     Teardown,
 }
 
-/// The tickets taken, oldest first.
+/// The queues of all links.
 #[derive(Debug, Default)]
 pub(super) struct LinkQueue {
-    queue: Mutex<Queue>,
-    left: Condvar,
+    state: Mutex<State>,
+    released: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct State {
     next: u64,
+    /// Oldest first.
     tickets: Vec<Ticket>,
 }
 
@@ -45,33 +50,33 @@ struct Ticket {
     operation: Operation,
 }
 
-impl Queue {
-    /// Whether a ticket has to wait for another.
-    fn blocks(&self, ticket: &Ticket) -> bool {
-        let before = |other: &Ticket| other.link == ticket.link && other.number < ticket.number;
-        self.tickets
-            .iter()
-            .any(|other| before(other) && (ticket.operation == Operation::Setup || other.operation == Operation::Setup))
+impl State {
+    /// Returns true if an operation has to wait for one before it.
+    fn is_blocked(&self, ticket: &Ticket) -> bool {
+        let is_setup = |ticket: &Ticket| ticket.operation == Operation::Setup;
+        let is_before = |other: &Ticket| other.link == ticket.link && other.number < ticket.number;
+        self.tickets.iter().any(|other| is_before(other) && (is_setup(ticket) || is_setup(other)))
     }
 }
 
 impl LinkQueue {
-    /// Takes a ticket. To be called where the work is asked for, not where it is done: the order is that of the asking.
+    /// Takes a ticket. Call it where the operation is requested, not on the thread that carries it out: tickets are in the
+    /// order of the requests.
     pub(super) fn enqueue(self: &Arc<Self>, link: &IfName, operation: Operation) -> LinkLock {
-        let mut queue = lock(&self.queue);
-        queue.next += 1;
-        let ticket = Ticket { number: queue.next, link: link.clone(), operation };
-        queue.tickets.push(ticket.clone());
+        let mut state = self.state.lock();
+        state.next += 1;
+        let ticket = Ticket { number: state.next, link: link.clone(), operation };
+        state.tickets.push(ticket.clone());
         LinkLock { queue: self.clone(), ticket }
     }
 
-    /// Waits until nobody has a ticket.
+    /// Waits until no operation is under way on any link.
     pub(super) fn wait_idle(&self) {
-        drop(self.left.wait_while(lock(&self.queue), |queue| !queue.tickets.is_empty()));
+        self.released.wait_while(&mut self.state.lock(), |state| !state.tickets.is_empty());
     }
 }
 
-/// A ticket in a link's queue. However the work ends, dropping this lets those go on who wait for it.
+/// A ticket in a link's queue. Dropping it lets the operations behind it go on.
 #[derive(Debug)]
 pub(super) struct LinkLock {
     queue: Arc<LinkQueue>,
@@ -79,24 +84,24 @@ pub(super) struct LinkLock {
 }
 
 impl LinkLock {
-    /// Waits for those before.
+    /// Blocks until the operations before this one have ended.
     pub(super) fn wait(&self) {
-        drop(self.queue.left.wait_while(lock(&self.queue.queue), |queue| queue.blocks(&self.ticket)));
+        self.queue.released.wait_while(&mut self.queue.state.lock(), |state| state.is_blocked(&self.ticket));
     }
 
-    /// Unregisters the link. Nobody is there any more to hear of a failure, so it goes to the log; the link is found
-    /// again by the next comparison of links with endpoints.
+    /// Deletes the link, then drops the ticket. The caller has had its reply, so a failure is logged only; the agent's next
+    /// reconciliation of links with endpoints finds the link again.
     pub(super) fn delete_link(self, index: u32) {
         if let Err(error) = Socket::open(NODE).and_then(|node| veth::remove(&node, index)) {
-            tracing::warn!(link = %self.ticket.link, %error, "a pod's link could not be removed");
+            tracing::warn!(link = %self.ticket.link, %error, "a pod's link could not be deleted; the next reconciliation finds it again");
         }
     }
 }
 
 impl Drop for LinkLock {
     fn drop(&mut self) {
-        lock(&self.queue.queue).tickets.retain(|ticket| ticket.number != self.ticket.number);
-        self.queue.left.notify_all();
+        self.queue.state.lock().tickets.retain(|ticket| ticket.number != self.ticket.number);
+        self.queue.released.notify_all();
     }
 }
 
@@ -104,27 +109,27 @@ impl Drop for LinkLock {
 mod tests {
     use super::*;
 
-    fn waits(held: &LinkLock) -> bool {
-        lock(&held.queue.queue).blocks(&held.ticket)
+    fn is_blocked(lock: &LinkLock) -> bool {
+        lock.queue.state.lock().is_blocked(&lock.ticket)
     }
 
     #[test]
-    fn making_waits_for_all_and_removing_for_making() {
+    fn setup_waits_for_all_and_teardown_for_setup() {
         let queue = Arc::<LinkQueue>::default();
         let (one, two): (IfName, IfName) = ("hf1".parse().unwrap(), "hf2".parse().unwrap());
-        let make = queue.enqueue(&one, Operation::Setup);
-        let remove = queue.enqueue(&one, Operation::Teardown);
-        let again = queue.enqueue(&one, Operation::Teardown);
-        let anew = queue.enqueue(&one, Operation::Setup);
+        let add = queue.enqueue(&one, Operation::Setup);
+        let del = queue.enqueue(&one, Operation::Teardown);
+        let second_del = queue.enqueue(&one, Operation::Teardown);
+        let next_add = queue.enqueue(&one, Operation::Setup);
         let other = queue.enqueue(&two, Operation::Setup);
-        assert_eq!([&make, &remove, &again, &anew, &other].map(waits), [false, true, true, true, false]);
-        drop(make);
-        assert_eq!([&remove, &again, &anew].map(waits), [false, false, true]);
-        drop(again);
-        assert!(waits(&anew), "the first removal still goes on");
-        drop(remove);
-        assert!(!waits(&anew));
-        drop((anew, other));
+        assert_eq!([&add, &del, &second_del, &next_add, &other].map(is_blocked), [false, true, true, true, false]);
+        drop(add);
+        assert_eq!([&del, &second_del, &next_add].map(is_blocked), [false, false, true]);
+        drop(second_del);
+        assert!(is_blocked(&next_add), "the first teardown has not ended");
+        drop(del);
+        assert!(!is_blocked(&next_add));
+        drop((next_add, other));
         queue.wait_idle();
     }
 }

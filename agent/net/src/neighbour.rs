@@ -1,4 +1,4 @@
-//! Neighbours and proxies as values, and as the messages they travel in.
+//! Neighbours and proxies as values, and the rtnetlink messages that carry them.
 
 use std::net::IpAddr;
 
@@ -9,11 +9,13 @@ use rtnetlink::packet_route::{
 };
 
 use super::{
-    message::{PROTOCOL, family},
-    netlink::{Intent, Request},
+    errno::errno,
+    error::NetError,
+    netlink::{Intent, Request, Socket},
+    protocol::{PROTOCOL, family},
 };
 
-/// A permanent neighbour: nobody has to ask for it and nothing makes it forgotten.
+/// A permanent neighbour: the kernel neither resolves it nor lets it expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Neighbour {
     pub(super) address: IpAddr,
@@ -22,6 +24,7 @@ pub(super) struct Neighbour {
 }
 
 impl Neighbour {
+    /// Returns the request that adds the neighbour or changes the one that is there.
     pub(super) fn replace(self) -> Request {
         let mut message = neighbour(self.address, self.link);
         message.header.state = NeighbourState::Permanent;
@@ -34,7 +37,13 @@ impl Neighbour {
         )
     }
 
-    pub(super) fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
+    /// Returns the permanent neighbours on a link.
+    pub(super) fn list(socket: &Socket, link: u32) -> Result<Vec<Self>, NetError> {
+        let found = socket.dump(&dump_request(Some(link)), "list neighbours")?;
+        Ok(found.iter().filter_map(Self::parse).filter(|found| found.link == link).collect())
+    }
+
+    fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
         if message.header.state != NeighbourState::Permanent {
             return None;
@@ -45,31 +54,38 @@ impl Neighbour {
         })?;
         Some(Self { address: destination(message)?, link: message.header.ifindex, mac })
     }
-
-    pub(super) fn all(link: u32) -> RouteNetlinkMessage {
-        let mut message = NeighbourMessage::default();
-        message.attributes.push(NeighbourAttribute::IfIndex(link));
-        RouteNetlinkMessage::GetNeighbour(message)
-    }
 }
 
-/// An entry of the neighbour table, whoever made it: somebody, or the kernel that has asked for the address.
+/// An entry of the neighbour table, configured or learnt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) address: IpAddr,
     pub(super) link: u32,
+    /// It carries our [`PROTOCOL`] number.
     pub(super) ours: bool,
     pub(super) permanent: bool,
 }
 
 impl Entry {
     pub(super) fn remove(self) -> Request {
-        let what = format!("forget neighbour {} of interface {}", self.address, self.link);
+        let what = format!("remove neighbour {} of interface {}", self.address, self.link);
         let message = neighbour(self.address, self.link);
         Request::new(Intent::Remove, RouteNetlinkMessage::DelNeighbour(message), what)
     }
 
-    pub(super) fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
+    /// Returns the neighbour table, of one link or of all. A link that is gone has no entries.
+    pub(super) fn list(socket: &Socket, link: Option<u32>) -> Result<Vec<Self>, NetError> {
+        match socket.dump(&dump_request(link), "list neighbours") {
+            Ok(found) => {
+                let found = found.iter().filter_map(Self::parse);
+                Ok(found.filter(|entry| link.is_none_or(|link| entry.link == link)).collect())
+            }
+            Err(NetError::Refused { source, .. }) if errno(&source) == Some(libc::ENODEV) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
         Some(Self {
             address: destination(message)?,
@@ -78,16 +94,9 @@ impl Entry {
             permanent: message.header.state == NeighbourState::Permanent,
         })
     }
-
-    /// Those of one link, or of all.
-    pub(super) fn all(link: Option<u32>) -> RouteNetlinkMessage {
-        let mut message = NeighbourMessage::default();
-        message.attributes.extend(link.map(NeighbourAttribute::IfIndex));
-        RouteNetlinkMessage::GetNeighbour(message)
-    }
 }
 
-/// An address that the node answers for on an interface.
+/// An address that the node answers ARP or NDP for on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Proxy {
     pub(super) address: IpAddr,
@@ -95,6 +104,7 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
+    /// Returns the request that adds the proxy or changes the one that is there.
     pub(super) fn replace(self) -> Request {
         let what = format!("answer for {}", self.address);
         Request::new(Intent::Replace, RouteNetlinkMessage::NewNeighbour(self.message()), what)
@@ -108,14 +118,22 @@ impl Proxy {
     fn message(self) -> NeighbourMessage {
         let mut message = neighbour(self.address, self.link);
         message.header.flags = NeighbourFlags::Proxy;
-        // Newer kernels keep a permanent one when the interface loses its carrier.
+        // Newer kernels keep a permanent proxy when the interface loses its carrier.
         message.header.state = NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::Protocol(PROTOCOL));
         message
     }
 
-    /// Only proxies of ours: what an administrator set up stays.
-    pub(super) fn parse_ours(message: &RouteNetlinkMessage) -> Option<Self> {
+    /// Returns the proxies of ours. An administrator's are not in it, so that they are never removed.
+    pub(super) fn list_ours(socket: &Socket) -> Result<Vec<Self>, NetError> {
+        let mut message = NeighbourMessage::default();
+        // The kernel dumps the proxy table only if this is the only flag.
+        message.header.flags = NeighbourFlags::Proxy;
+        let found = socket.dump(&RouteNetlinkMessage::GetNeighbour(message), "list proxied addresses")?;
+        Ok(found.iter().filter_map(Self::parse_ours).collect())
+    }
+
+    fn parse_ours(message: &RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
         let ours = message.attributes.contains(&NeighbourAttribute::Protocol(PROTOCOL));
         if !ours || !message.header.flags.contains(NeighbourFlags::Proxy) {
@@ -123,13 +141,13 @@ impl Proxy {
         }
         Some(Self { address: destination(message)?, link: message.header.ifindex })
     }
+}
 
-    pub(super) fn all() -> RouteNetlinkMessage {
-        let mut message = NeighbourMessage::default();
-        // The flag has to be the only one for the kernel to take the other table.
-        message.header.flags = NeighbourFlags::Proxy;
-        RouteNetlinkMessage::GetNeighbour(message)
-    }
+/// Returns the request for the neighbours of one link, or of all.
+fn dump_request(link: Option<u32>) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.attributes.extend(link.map(NeighbourAttribute::IfIndex));
+    RouteNetlinkMessage::GetNeighbour(message)
 }
 
 fn neighbour(address: IpAddr, link: u32) -> NeighbourMessage {

@@ -1,8 +1,8 @@
-//! A blocking netlink socket that sends many requests at once: rtnetlink's, unless its type says another.
+//! A blocking netlink socket that sends many requests at once. It is an rtnetlink socket unless its type says otherwise.
 //!
-//! The kernel works on rtnetlink requests inside `send`, holding the RTNL mutex: an "asynchronous" socket would
-//! block the runtime's thread just the same. So everything here blocks and is called from blocking threads, and
-//! what belongs together goes out in one `send`.
+//! The kernel carries out rtnetlink requests inside `send`, under the RTNL mutex, so an asynchronous socket would block the
+//! runtime's thread as well. Therefore all functions block and run on blocking threads, and requests that belong together
+//! go out in one `send`.
 
 use std::{io, marker::PhantomData, time::Duration};
 
@@ -20,36 +20,42 @@ use rtnetlink::{
     sys::{self, protocols::NETLINK_ROUTE},
 };
 
-use super::NetError;
+use super::{
+    errno::{errno, explained},
+    error::NetError,
+};
 
-/// Larger than what the kernel puts into one message of a dump (32 KiB).
+/// The place of the node's sockets, for messages.
+pub(super) const NODE: &str = "on this node";
+
+/// Larger than the kernel's datagrams of a dump (32 KiB).
 const RECEIVE_BUFFER: usize = 64 << 10;
-/// Acknowledgements are queued before `send` returns, so this never passes on a healthy kernel.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A dump that other changes run through is read again this often.
+/// Acknowledgements are queued before `send` returns, so a healthy kernel never reaches this timeout.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest number of reads of a dump that other changes interrupt.
 const DUMP_TRIES: usize = 4;
 
-/// How a request treats what is there already.
+/// The treatment of an object that exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intent {
-    /// Make it; that it exists is an error.
+    /// Create it; an existing one is an error.
     Create,
-    /// Make it, or leave the one that is there.
+    /// Create it, or leave the existing one as it is.
     Ensure,
-    /// Make it, or change the one that is there.
+    /// Create it, or change the existing one.
     Replace,
-    /// Change or ask.
+    /// Change or read an existing one.
     Change,
-    /// Remove it; that it is missing is no error.
+    /// Remove it; a missing one is no error.
     Remove,
 }
 
-/// What a socket sends and receives.
+/// The messages of a netlink protocol.
 pub(super) trait Protocol: NetlinkSerializable + NetlinkDeserializable + Clone {}
 
 impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Protocol for M {}
 
-/// One request, with the words for its error.
+/// One request, with its description for errors.
 #[derive(Debug)]
 pub(super) struct Request<M = RouteNetlinkMessage> {
     message: M,
@@ -76,7 +82,7 @@ impl<M> Request<M> {
             }
     }
 
-    /// Whether the errno says that what was wanted is so already.
+    /// Returns true if the errno means that the wanted state is there already.
     fn is_satisfied_by(&self, errno: i32) -> bool {
         match self.intent {
             Intent::Ensure => errno == libc::EEXIST,
@@ -86,7 +92,7 @@ impl<M> Request<M> {
     }
 }
 
-/// What came back for one request.
+/// The kernel's reply to one request.
 #[derive(Debug)]
 pub(super) struct Reply<M = RouteNetlinkMessage> {
     pub(super) messages: Vec<M>,
@@ -105,48 +111,42 @@ impl<M> Reply<M> {
     }
 }
 
-/// The errno, also of an error that carries the kernel's text.
-pub(super) fn errno(error: &io::Error) -> Option<i32> {
-    let explained = || error.get_ref()?.downcast_ref::<Explained>().map(|explained| explained.errno);
-    error.raw_os_error().or_else(explained)
-}
-
-/// A netlink socket, bound to the namespace it was opened in for ever.
+/// A netlink socket. It stays in the namespace that it was opened in.
 pub(super) struct Socket<M = RouteNetlinkMessage> {
     kernel: sys::Socket,
-    /// For messages: "on this node" or "in /run/netns/…".
+    /// [`NODE`] or "in /run/netns/…", for messages.
     place: String,
     speaks: PhantomData<M>,
 }
 
 impl Socket {
-    /// An rtnetlink socket in the calling thread's network namespace.
+    /// Opens an rtnetlink socket in the calling thread's network namespace.
     pub(super) fn open(place: impl Into<String>) -> Result<Self, NetError> {
         Self::open_protocol(NETLINK_ROUTE, place)
     }
 }
 
 impl<M: Protocol> Socket<M> {
-    /// A socket of one of netlink's protocols in the calling thread's network namespace.
+    /// Opens a socket of a netlink protocol in the calling thread's network namespace.
     pub(super) fn open_protocol(protocol: isize, place: impl Into<String>) -> Result<Self, NetError> {
         let open = || -> io::Result<sys::Socket> {
             let mut socket = sys::Socket::new(protocol)?;
             socket.bind_auto()?;
             socket.connect(&sys::SocketAddr::new(0, 0))?;
-            // The kernel says in words what it dislikes, and need not send our own request back.
+            // The kernel explains its errors in text, and does not send our own request back.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
-            // Kernels before 4.20 filter no dumps; what comes back is filtered here anyway.
+            // Kernels before 4.20 do not filter dumps, so the results are filtered here too.
             let _ = socket.set_netlink_get_strict_chk(true);
-            setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE.as_secs().cast_signed()))?;
+            setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(RECEIVE_TIMEOUT.as_secs().cast_signed()))?;
             Ok(socket)
         };
-        let kernel = open().map_err(broken)?;
+        let kernel = open().map_err(socket_error)?;
         Ok(Self { kernel, place: place.into(), speaks: PhantomData })
     }
 
-    /// Carries out all requests, in order. The kernel goes on after one that failed, so on an error the caller
-    /// undoes the lot; the error is the first one's.
+    /// Carries out all requests, in order, and returns the first error. The kernel goes on after a request that failed, so
+    /// the caller has to undo all of them.
     pub(super) fn commit(&self, requests: Vec<Request<M>>) -> Result<(), NetError> {
         self.exchange(&requests)?.into_iter().zip(requests).try_for_each(|(reply, request)| match reply.error {
             Some(source) => Err(self.refused(&request.what, source)),
@@ -154,17 +154,17 @@ impl<M: Protocol> Socket<M> {
         })
     }
 
-    /// Carries out all requests and says how each one went. An error that leaves things as they were wanted
-    /// is none.
+    /// Carries out all requests, in order, and returns the reply to each. A reply has no error if the wanted state was there
+    /// already.
     pub(super) fn exchange(&self, requests: &[Request<M>]) -> Result<Vec<Reply<M>>, NetError> {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        self.send(requests.iter().map(|request| (request.message.clone(), request.flags()))).map_err(broken)?;
+        self.send(requests.iter().map(|request| (request.message.clone(), request.flags()))).map_err(socket_error)?;
         let mut replies: Vec<_> = requests.iter().map(|_| Reply::default()).collect();
         let mut open = requests.len();
         while open > 0 {
-            for message in self.receive().map_err(broken)? {
+            for message in self.receive().map_err(socket_error)? {
                 let Some((reply, request)) = slot(&message.header, &mut replies, requests) else { continue };
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => reply.messages.push(inner),
@@ -180,13 +180,13 @@ impl<M: Protocol> Socket<M> {
         Ok(replies)
     }
 
-    /// All objects of a kind. The message's header and attributes are the filter, as far as the kernel has one.
+    /// Returns all objects of a kind. The message's header and attributes are the filter, if the kernel has one.
     pub(super) fn dump(&self, message: &M, what: &str) -> Result<Vec<M>, NetError> {
         let mut tries = 1;
         loop {
             let mut found = Vec::new();
             let interrupted = self.for_each(message, what, |inner| found.push(inner))?;
-            // The tables never stand still on a busy node; the last reading may lack what changed meanwhile.
+            // On a busy node the tables change all the time. The last read may lack what changed during it.
             if !interrupted || tries == DUMP_TRIES {
                 return Ok(found);
             }
@@ -194,13 +194,13 @@ impl<M: Protocol> Socket<M> {
         }
     }
 
-    /// Hands over all objects of a kind one by one, for tables that nobody wants in memory as a whole. Whether
-    /// other changes ran through it.
+    /// Calls `each` for all objects of a kind, without keeping the table in memory. Returns true if other changes
+    /// interrupted the dump.
     pub(super) fn for_each(&self, message: &M, what: &str, mut each: impl FnMut(M)) -> Result<bool, NetError> {
-        self.send([(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)].into_iter()).map_err(broken)?;
+        self.send([(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)].into_iter()).map_err(socket_error)?;
         let mut interrupted = false;
         loop {
-            for message in self.receive().map_err(broken)? {
+            for message in self.receive().map_err(socket_error)? {
                 interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => each(inner),
@@ -219,6 +219,7 @@ impl<M: Protocol> Socket<M> {
         }
     }
 
+    /// Returns the error for a request that the kernel refused.
     pub(super) fn refused(&self, what: &str, source: io::Error) -> NetError {
         NetError::Refused { request: format!("{what} {}", self.place), source }
     }
@@ -238,8 +239,8 @@ impl<M: Protocol> Socket<M> {
         self.kernel.send(&datagram, 0).map(drop)
     }
 
-    /// The messages of one datagram. One that cannot be decoded (a newer kernel's attribute) is left out: for an
-    /// answer that was asked for, its absence is noticed where it is missed.
+    /// Returns the messages of one datagram. A message that cannot be decoded (a newer kernel's attribute) is left out; the
+    /// caller sees that an answer is missing.
     fn receive(&self) -> io::Result<Vec<NetlinkMessage<M>>> {
         let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
         self.kernel.recv(&mut buffer, 0)?;
@@ -249,7 +250,7 @@ impl<M: Protocol> Socket<M> {
             let Some(bytes) = rest.get(..length).filter(|bytes| bytes.len() >= 16) else { break };
             match NetlinkMessage::deserialize(bytes) {
                 Ok(message) => messages.push(message),
-                Err(error) => tracing::debug!(%error, "a netlink message was not understood"),
+                Err(error) => tracing::debug!(%error, "a netlink message could not be decoded"),
             }
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
@@ -257,7 +258,7 @@ impl<M: Protocol> Socket<M> {
     }
 }
 
-/// The request that a message answers, by its number.
+/// Returns the request that a message answers, and its reply, by the sequence number.
 fn slot<'a, M>(
     header: &NetlinkHeader,
     replies: &'a mut [Reply<M>],
@@ -267,23 +268,15 @@ fn slot<'a, M>(
     Some((replies.get_mut(index)?, requests.get(index)?))
 }
 
-fn broken(source: io::Error) -> NetError {
-    NetError::Socket { what: "netlink", source }
+fn socket_error(source: io::Error) -> NetError {
+    NetError::Socket { kind: "netlink", source }
 }
 
-/// An errno with the kernel's own words (`NLMSGERR_ATTR_MSG`).
-#[derive(Debug, thiserror::Error)]
-#[error("{text} ({})", io::Error::from_raw_os_error(*errno))]
-struct Explained {
-    errno: i32,
-    text: String,
-}
-
-/// The error of an acknowledgement; none if the code is 0.
+/// Returns the error of an acknowledgement and its errno; `None` if the code is 0.
 fn explain(error: &ErrorMessage) -> Option<(io::Error, i32)> {
     let errno = -error.code?.get();
     let plain = || io::Error::from_raw_os_error(errno);
-    // After the request's header (the request itself is left out, see `set_cap_ack`) come attributes.
+    // Attributes follow the request's header; `set_cap_ack` leaves out the rest of the request.
     let text = error.header.get(16..).and_then(|attributes| {
         NlasIterator::new(attributes).flatten().find(|nla| nla.kind() == 1).and_then(|nla| DefaultNla::parse(&nla).ok())
     });
@@ -292,6 +285,6 @@ fn explain(error: &ErrorMessage) -> Option<(io::Error, i32)> {
         nla.emit_value(&mut value);
         String::from_utf8_lossy(&value).trim_end_matches('\0').to_owned()
     });
-    let source = text.map_or_else(plain, |text| io::Error::new(plain().kind(), Explained { errno, text }));
+    let source = text.map_or_else(plain, |text| explained(errno, text));
     Some((source, errno))
 }

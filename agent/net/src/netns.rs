@@ -1,8 +1,8 @@
 //! Other network namespaces.
 //!
-//! A thread's namespace is part of its identity, and the runtime's threads have to keep theirs. So whoever wants
-//! to be elsewhere gets a thread of its own that enters, does one thing and ends; a socket opened there stays in
-//! that namespace and is used from outside.
+//! The runtime's threads have to stay in the node's namespace. So work in another namespace runs on a thread of its own that
+//! enters the namespace, does the work and ends. A socket that was opened there stays in that namespace and can be used from
+//! any thread.
 
 use std::{
     fs::File,
@@ -21,9 +21,16 @@ use holdfast_core::{
 };
 use nix::sched::{CloneFlags, setns};
 
-use super::{NetError, Uplink, announce::Announcer, netlink::Socket, veth};
+use super::{
+    announce::{self, Announcer},
+    blocking::blocking,
+    error::NetError,
+    link::Uplink,
+    link_attrs::LinkAttrs,
+    netlink::Socket,
+};
 
-/// An open network namespace. It lives on while this is held.
+/// An open network namespace. The kernel keeps it while this is held.
 #[derive(Debug)]
 pub struct Netns {
     file: File,
@@ -37,79 +44,89 @@ impl AsFd for Netns {
 }
 
 impl Netns {
-    /// Opens the namespace at a path such as `/run/netns/…` or `/proc/<pid>/ns/net`. The node's own is refused:
-    /// nothing here may ever be done to it by way of a pod.
+    /// Opens the namespace at a path such as `/run/netns/…` or `/proc/<pid>/ns/net`. The node's own namespace is refused, so
+    /// that no request for a pod can change it.
     pub fn open(path: &Path) -> Result<Self, NetError> {
-        let wrong = |source| NetError::Netns { path: path.to_owned(), source };
-        let netns = Self { file: File::open(path).map_err(wrong)?, path: path.to_owned() };
-        if !is_network_namespace(&netns.file).map_err(wrong)? {
-            return Err(wrong(io::Error::new(io::ErrorKind::InvalidInput, "it is not a network namespace")));
+        let error = |source| NetError::Netns { path: path.to_owned(), source };
+        let netns = Self { file: File::open(path).map_err(error)?, path: path.to_owned() };
+        if !is_network_namespace(&netns.file).map_err(error)? {
+            return Err(error(io::Error::new(io::ErrorKind::InvalidInput, "it is not a network namespace")));
         }
         let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
-        let own = File::open("/proc/thread-self/ns/net").and_then(|file| identity(&file)).map_err(wrong)?;
-        if identity(&netns.file).map_err(wrong)? == own {
-            return Err(wrong(io::Error::new(io::ErrorKind::InvalidInput, "it is the node's own")));
+        let own = File::open("/proc/thread-self/ns/net").and_then(|file| identity(&file)).map_err(error)?;
+        if identity(&netns.file).map_err(error)? == own {
+            return Err(error(io::Error::new(io::ErrorKind::InvalidInput, "it is the node's own")));
         }
         Ok(netns)
     }
 
-    /// Runs a closure inside, on a thread made for it.
+    /// Runs a closure on a new thread in the namespace and waits for its end. The thread keeps the mounts of the process, and
+    /// with them bpffs. A panic of the closure is returned as [`NetError::Worker`].
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetError> {
-        let inside = || {
-            // The kernel refuses anything that is not a network namespace.
-            setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| self.wrong(errno.into()))?;
+        let in_netns = || {
+            setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| self.error(errno.into()))?;
             Ok(work())
         };
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10);
-            let thread = thread.spawn_scoped(scope, inside).map_err(|source| self.wrong(source))?;
+            let thread = std::thread::Builder::new().name("netns".to_owned());
+            let thread = thread.spawn_scoped(scope, in_netns).map_err(|source| self.error(source))?;
             thread.join().map_err(|_| NetError::Worker(format!("the thread in {} panicked", self.path.display())))?
         })
     }
 
-    /// For `IFLA_NET_NS_FD`.
+    /// Returns the file descriptor for `IFLA_NET_NS_FD`.
     pub(super) fn raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    /// Where this was opened.
+    /// Returns the path that the namespace was opened at.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// An rtnetlink socket inside.
+    /// Opens an rtnetlink socket in the namespace.
     pub(super) fn socket(&self) -> Result<Socket, NetError> {
         self.run(|| Socket::open(format!("in {}", self.path.display())))?
     }
 
-    /// The hardware address of an interface inside; `None` if there is no such interface.
+    /// Returns the hardware address of an interface in the namespace; `None` if there is no such interface.
     pub fn mac_of(&self, interface: &IfName) -> Result<Option<Mac>, NetError> {
-        let found = veth::find(&self.socket()?, interface)?;
+        let found = LinkAttrs::find(&self.socket()?, interface)?;
         Ok(found.map(|attrs| attrs.mac.unwrap_or(Mac([0; 6]))))
     }
 
-    /// Tells the LAN, from inside, that the addresses are at the interface's hardware address. For interfaces that are on
-    /// the LAN themselves; nothing happens where there is no such interface.
-    pub fn announce(&self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), NetError> {
-        let Some(attrs) = veth::find(&self.socket()?, interface)? else { return Ok(()) };
+    /// Announces the addresses at the interface's hardware address, on the interface itself, which has to be on the LAN. Does
+    /// nothing if there is no such interface.
+    fn announce(&self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), NetError> {
+        let Some(attrs) = LinkAttrs::find(&self.socket()?, interface)? else { return Ok(()) };
         let Some(mac) = attrs.mac else { return Ok(()) };
         let sender = Uplink { name: interface.clone(), index: IfIndex(attrs.index), mac, mtu: attrs.mtu };
         self.run(|| Announcer::open()?.send(&sender, addresses.iter().copied()))?
     }
 
-    fn wrong(&self, source: io::Error) -> NetError {
+    /// Calls [`Self::announce`] three times within two seconds, for the namespace at `path`. Failures are logged.
+    pub async fn announce_repeatedly(path: &Path, interface: &IfName, addresses: &[IpAddr]) {
+        announce::repeat(|| {
+            let (path, interface, addresses) = (path.to_owned(), interface.clone(), addresses.to_vec());
+            blocking(move || Self::open(&path)?.announce(&interface, &addresses).map(|()| true))
+        })
+        .await;
+    }
+
+    fn error(&self, source: io::Error) -> NetError {
         NetError::Netns { path: self.path.clone(), source }
     }
 }
 
-/// Asked before anything is done, because what the kernel says later names neither the path nor the reason. A file that
-/// is no namespace at all does not know the question.
+/// Returns true for a file of a network namespace. The check comes before any change, because the errors of later system
+/// calls give neither path nor reason.
 fn is_network_namespace(file: &File) -> io::Result<bool> {
     #[allow(unsafe_code)]
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and NS_GET_NSTYPE takes no argument.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
     match nix::errno::Errno::result(kind) {
         Ok(kind) => Ok(kind == libc::CLONE_NEWNET),
+        // A file that is not a namespace does not support the ioctl.
         Err(nix::errno::Errno::ENOTTY) => Ok(false),
         Err(errno) => Err(errno.into()),
     }

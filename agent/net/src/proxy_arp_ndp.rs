@@ -1,4 +1,4 @@
-//! Which link the node answers for on the LAN, and with which interface.
+//! Proxy ARP and proxy NDP: the link and the uplink that the node answers for each address with.
 //!
 //! ```text
 //!            advertise               withdraw
@@ -7,24 +7,30 @@
 //!                         advertised, its proxy flushed by the kernel ── restore ──▶ advertised
 //! ```
 //!
-//! The routes and proxies themselves are the kernel's; kept here is what it does not know: whose announcements may
-//! still go out, and where a proxy was that it has flushed. One lock covers each reading of the tables and the
-//! change that follows from it.
+//! Routes and proxies are in the kernel's tables. This state holds what the kernel does not have: the link whose
+//! announcements may go out, and the uplink of a proxy that the kernel has flushed. One lock covers each read of the tables
+//! and the change that follows from it.
 
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    sync::Mutex,
 };
 
 use holdfast_core::id::IfName;
+use parking_lot::Mutex;
 
 use super::{
-    HostLink, NetError, PodAddress, PodLink, PodNet, Uplink, announce::Announcer, host, lock, neighbour::Proxy,
-    netlink::Socket, sysctl, uplink, veth,
+    announce::Announcer,
+    error::NetError,
+    host,
+    link::{HostLink, PodAddress, PodLink, PodNet, Uplink},
+    link_attrs::LinkAttrs,
+    neighbour::Proxy,
+    netlink::Socket,
+    sysctl, uplink,
 };
 
-/// The state, and the socket for announcements.
+/// The advertised addresses, and the socket for announcements.
 #[derive(Debug)]
 pub(super) struct ProxyArpNdp {
     state: Mutex<State>,
@@ -33,26 +39,26 @@ pub(super) struct ProxyArpNdp {
 
 #[derive(Debug, Default)]
 struct State {
-    advertised: HashMap<IpAddr, Advertised>,
-    /// Uplinks whose settings are made, by number: an interface that comes back is another one.
+    advertised: HashMap<IpAddr, Advertisement>,
+    /// The indexes of uplinks whose sysctls are set. An interface that is created again has another index.
     prepared: HashSet<u32>,
 }
 
 #[derive(Debug, Clone)]
-struct Advertised {
+struct Advertisement {
     /// The host end.
     link: IfName,
     uplink: IfName,
 }
 
-/// What was taken away from a link.
+/// The outcome of a withdrawal.
 #[derive(Debug)]
 pub(super) struct Withdrawn {
-    /// Its number, if it exists.
+    /// The link's index, if it exists.
     pub(super) index: Option<u32>,
-    /// The addresses it had.
+    /// The addresses that the link had.
     pub(super) addresses: Vec<IpAddr>,
-    /// Those of any link that went without having been withdrawn.
+    /// The addresses of links that went without a withdrawal.
     pub(super) pruned: Vec<IpAddr>,
 }
 
@@ -61,13 +67,13 @@ impl ProxyArpNdp {
         Ok(Self { state: Mutex::default(), announcer: Announcer::open()? })
     }
 
-    /// Settings that an uplink needs, made once.
+    /// Sets the sysctls of an uplink, once.
     pub(super) fn prepare(&self, uplink: &Uplink) -> Result<(), NetError> {
-        lock(&self.state).prepare(uplink)
+        self.state.lock().prepare(uplink)
     }
 
-    /// Leads the addresses to the link, away from an older sandbox of the pod; answers for them; and says so. Gives
-    /// those that did not lead there before.
+    /// Routes the addresses to the link, away from an older sandbox of the pod, answers for them on the uplink and announces
+    /// them. Returns the addresses that were not routed to the link before.
     pub(super) fn advertise(
         &self,
         node: &Socket,
@@ -75,89 +81,90 @@ impl ProxyArpNdp {
         net: &PodNet,
         uplink: &Uplink,
     ) -> Result<Vec<IpAddr>, NetError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.prepare(uplink)?;
-        let moved = host::Plan::new(link, net).make(node)?;
+        let moved = host::Plan::new(link, net).apply(node)?;
         node.commit(net.ips().map(|address| Proxy { address, link: uplink.index.0 }.replace()).collect())?;
-        let advertised = Advertised { link: link.host_name.clone(), uplink: uplink.name.clone() };
-        state.advertised.extend(net.ips().map(|address| (address, advertised.clone())));
-        self.announce_once(uplink, net.ips());
+        let advertisement = Advertisement { link: link.host_name.clone(), uplink: uplink.name.clone() };
+        state.advertised.extend(net.ips().map(|address| (address, advertisement.clone())));
+        self.try_announce(uplink, net.ips());
         Ok(moved)
     }
 
-    /// The same for a link that was found.
+    /// Does the same as [`Self::advertise`] for a link that exists already. An address without a usable uplink is routed
+    /// only; [`Self::restore`] answers for it when the uplink comes up.
     pub(super) fn readvertise(
         &self,
         node: &Socket,
         link: &HostLink,
         addresses: &[IpAddr],
     ) -> Result<Vec<IpAddr>, NetError> {
-        let mut state = lock(&self.state);
-        let moved = host::Plan::of((link.index.0, link.pod_mac), addresses.iter().copied()).make(node)?;
-        let proxies = proxied(node)?;
+        let mut state = self.state.lock();
+        let moved = host::Plan::of((link.index.0, link.pod_mac), addresses.iter().copied()).apply(node)?;
+        let proxies = proxy_uplinks(node)?;
         for &address in addresses {
-            let master = state.advertised.get(&address).map(|advertised| advertised.uplink.clone());
-            let Some(uplink) = usable(node, address, master, proxies.get(&address).copied())? else { continue };
+            let before = state.advertised.get(&address).map(|advertisement| advertisement.uplink.clone());
+            let Some(uplink) = usable_uplink(node, address, before, proxies.get(&address).copied())? else { continue };
             state.prepare(&uplink)?;
             node.commit(vec![Proxy { address, link: uplink.index.0 }.replace()])?;
-            self.announce_once(&uplink, std::iter::once(address));
-            state.advertised.insert(address, Advertised { link: link.name.clone(), uplink: uplink.name });
+            self.try_announce(&uplink, std::iter::once(address));
+            state.advertised.insert(address, Advertisement { link: link.name.clone(), uplink: uplink.name });
         }
         Ok(moved)
     }
 
-    /// Announcements are repeated, and an uplink that is down now is restored when it comes up: none is worth an error.
-    fn announce_once(&self, uplink: &Uplink, addresses: impl Iterator<Item = IpAddr>) {
+    /// Announces once. A failure is logged only: announcements are repeated, and those on an uplink that is down are made
+    /// when it comes up.
+    fn try_announce(&self, uplink: &Uplink, addresses: impl Iterator<Item = IpAddr>) {
         if let Err(error) = self.announcer.send(uplink, addresses) {
-            tracing::warn!(uplink = %uplink.name, %error, "the LAN was not told where an address is");
+            tracing::warn!(uplink = %uplink.name, %error, "addresses were not announced to the LAN");
         }
     }
 
-    /// Says again where those of the addresses are that the link is still advertised with; whether there are any.
-    /// The lock is held while sending: after a withdrawal not one announcement more leaves.
+    /// Announces once more those of the addresses that the link is advertised with, and returns whether there are any. The
+    /// lock is held while sending: no announcement leaves after a withdrawal.
     pub(super) fn announce(&self, link: &IfName, addresses: &[IpAddr], uplink: &Uplink) -> Result<bool, NetError> {
-        let state = lock(&self.state);
-        let still = |address: &IpAddr| state.advertised.get(address).is_some_and(|advertised| advertised.link == *link);
-        let ours: Vec<_> = addresses.iter().copied().filter(still).collect();
+        let state = self.state.lock();
+        let is_of_link = |address: &IpAddr| state.advertised.get(address).is_some_and(|found| found.link == *link);
+        let ours: Vec<_> = addresses.iter().copied().filter(is_of_link).collect();
         self.announcer.send(uplink, ours.iter().copied())?;
         Ok(!ours.is_empty())
     }
 
-    /// Does something to the tables: what it has read of them stays true until it has ended.
+    /// Runs `work` while no address moves, so that what it reads from the tables stays true until it ends.
     pub(super) fn with_tables_locked<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _state = lock(&self.state);
+        let _state = self.state.lock();
         work()
     }
 
-    /// Takes away routes, neighbours and proxies of a link.
+    /// Removes routes, neighbours and proxies of a link.
     pub(super) fn withdraw(&self, node: &Socket, link: &IfName) -> Result<Withdrawn, NetError> {
-        let mut state = lock(&self.state);
-        // First, so that nothing is announced any more whatever comes.
-        let mut lost: Vec<_> =
-            state.advertised.extract_if(|_, advertised| advertised.link == *link).map(|(ip, _)| ip).collect();
-        let (index, mut addresses) = match veth::find(node, link)? {
+        let mut state = self.state.lock();
+        // This comes first, so that announcements end even if a later step fails.
+        let mut lost: Vec<_> = state.advertised.extract_if(|_, found| found.link == *link).map(|(ip, _)| ip).collect();
+        let (index, mut addresses) = match LinkAttrs::find(node, link)? {
             Some(attrs) => (Some(attrs.index), host::withdraw(node, attrs.index)?),
             None => (None, Vec::new()),
         };
         lost.retain(|address| !addresses.contains(address));
-        // The namespace went first and took along the link, or just now its routes; only on the uplink something may
-        // be left.
+        // If the namespace went first, the kernel has removed the link, or just now its routes; the proxies are on the
+        // uplink and may be left.
         let pruned = if index.is_none() || !lost.is_empty() { state.prune(node)? } else { Vec::new() };
         addresses.extend(lost);
         Ok(Withdrawn { index, addresses, pruned })
     }
 
-    /// Removes proxies that no link stands behind.
+    /// Removes proxies for addresses that no link of ours has, and returns the addresses.
     pub(super) fn prune(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
-        lock(&self.state).prune(node)
+        self.state.lock().prune(node)
     }
 
-    /// Puts back proxies that the kernel has flushed, as it does when an interface goes down (and, before 6.6 or so,
-    /// when it loses its carrier), and says so to the LAN. After a restart it also learns what is there. An address
-    /// that cannot be restored does not keep the others from it; the last one's error is given.
+    /// Adds and announces again the proxies that the kernel has flushed, and returns their addresses. The kernel flushes
+    /// them when an interface goes down and, before 6.6 or so, when it loses its carrier. After a restart of the agent this
+    /// also fills the state. If an address fails, the others are still restored; the error is the last one's.
     pub(super) fn restore(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
-        let mut state = lock(&self.state);
-        let proxies = proxied(node)?;
+        let mut state = self.state.lock();
+        let proxies = proxy_uplinks(node)?;
         let (mut restored, mut failed) = (Vec::new(), None);
         for link in host::links(node)? {
             for &address in &link.addresses {
@@ -165,7 +172,7 @@ impl ProxyArpNdp {
                     Ok(true) => restored.push(address),
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::debug!(%address, link = %link.name, %error, "not answered for");
+                        tracing::debug!(%address, link = %link.name, %error, "the proxy of an address was not restored");
                         failed = Some(error);
                     }
                 }
@@ -177,33 +184,33 @@ impl ProxyArpNdp {
         failed.map_or(Ok(restored), Err)
     }
 
-    /// Whether the proxy was missing, and is there again.
+    /// Returns true if the proxy was missing and has been added. `proxy` is the index of the interface that has it.
     fn restore_one(
         &self,
         state: &mut State,
         node: &Socket,
         (address, link): (IpAddr, &IfName),
-        proxied: Option<u32>,
+        proxy: Option<u32>,
     ) -> Result<bool, NetError> {
-        let known = state.advertised.get(&address).filter(|advertised| advertised.link == *link);
-        if known.is_some() && proxied.is_some() {
+        let known = state.advertised.get(&address).filter(|found| found.link == *link);
+        if known.is_some() && proxy.is_some() {
             return Ok(false);
         }
-        let master = known.map(|advertised| advertised.uplink.clone());
-        let Some(uplink) = usable(node, address, master, proxied)? else { return Ok(false) };
+        let before = known.map(|found| found.uplink.clone());
+        let Some(uplink) = usable_uplink(node, address, before, proxy)? else { return Ok(false) };
         state.prepare(&uplink)?;
-        let missing = proxied.is_none();
-        if missing {
+        let is_missing = proxy.is_none();
+        if is_missing {
             node.commit(vec![Proxy { address, link: uplink.index.0 }.replace()])?;
-            self.announce_once(&uplink, std::iter::once(address));
+            self.try_announce(&uplink, std::iter::once(address));
         }
-        state.advertised.insert(address, Advertised { link: link.clone(), uplink: uplink.name });
-        Ok(missing)
+        state.advertised.insert(address, Advertisement { link: link.clone(), uplink: uplink.name });
+        Ok(is_missing)
     }
 
-    /// Whether an interface is an uplink that something is advertised on.
+    /// Returns true if an address is advertised on the interface of that name.
     pub(super) fn is_uplink(&self, name: &str) -> bool {
-        lock(&self.state).advertised.values().any(|advertised| advertised.uplink.as_str() == name)
+        self.state.lock().advertised.values().any(|found| found.uplink.as_str() == name)
     }
 }
 
@@ -223,29 +230,30 @@ impl State {
     }
 }
 
-/// On which interface the node answers for each address.
-fn proxied(node: &Socket) -> Result<HashMap<IpAddr, u32>, NetError> {
-    Ok(host::proxies(node)?.into_iter().map(|proxy| (proxy.address, proxy.link)).collect())
+/// Returns the index of the interface that each address has its proxy on.
+fn proxy_uplinks(node: &Socket) -> Result<HashMap<IpAddr, u32>, NetError> {
+    Ok(Proxy::list_ours(node)?.into_iter().map(|proxy| (proxy.address, proxy.link)).collect())
 }
 
-/// The uplink for an address that is routed already: where its proxy is, else where it was, else the one an ADD
-/// would choose. `None` while that is missing or down; its coming up is the occasion to ask again.
-fn usable(
+/// Returns the uplink for an address that is routed already: the interface that has its proxy `now`, else the one that had
+/// it `before`, else the one that an ADD would select. `None` while that interface is missing or down; its coming up leads
+/// to the next [`ProxyArpNdp::restore`].
+fn usable_uplink(
     node: &Socket,
     address: IpAddr,
     before: Option<IfName>,
     now: Option<u32>,
 ) -> Result<Option<Uplink>, NetError> {
     if let Some(index) = now {
-        return veth::find_index(node, index)?.map(|attrs| uplink::ethernet(&attrs)).transpose();
+        return LinkAttrs::find_index(node, index)?.map(|attrs| uplink::ethernet(&attrs)).transpose();
     }
     let addresses = vec![PodAddress { address: address.into(), gateway: None }];
     let net = PodNet { addresses, master: before, ..PodNet::default() };
-    let uplink = match uplink::choose(node, &net) {
+    let uplink = match uplink::select(node, &net) {
         Ok(uplink) => uplink,
         Err(NetError::NoUplink { .. } | NetError::BadUplink { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let up = veth::find_index(node, uplink.index.0)?.is_some_and(|attrs| attrs.up);
-    Ok(up.then_some(uplink))
+    let is_up = LinkAttrs::find_index(node, uplink.index.0)?.is_some_and(|attrs| attrs.up);
+    Ok(is_up.then_some(uplink))
 }

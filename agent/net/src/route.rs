@@ -1,4 +1,4 @@
-//! Routes as values, and as the messages they travel in.
+//! Routes as values, and the rtnetlink messages that carry them.
 
 use std::net::IpAddr;
 
@@ -9,40 +9,45 @@ use rtnetlink::packet_route::{
 };
 
 use super::{
-    message::{PROTOCOL, family},
-    netlink::{Intent, Request},
+    errno::errno,
+    error::NetError,
+    netlink::{Intent, Request, Socket},
+    protocol::{PROTOCOL, family},
 };
 
 /// A unicast route of the main table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) dst: IpNet,
-    /// The next hop; taken to be on the link.
+    /// The next hop, which is taken to be on the link.
     pub(super) via: Option<IpAddr>,
     pub(super) link: u32,
-    /// The source address of what the machine itself sends this way.
+    /// The preferred source address of locally generated packets.
     pub(super) source: Option<IpAddr>,
 }
 
-/// A route that was found.
+/// A route of the kernel's table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FoundRoute {
     pub(super) route: Route,
+    /// It carries our [`PROTOCOL`] number.
     pub(super) ours: bool,
     pub(super) metric: u32,
 }
 
 impl Route {
-    /// A request that makes the route.
-    pub(super) fn make(self, intent: Intent) -> Request {
-        Request::new(intent, RouteNetlinkMessage::NewRoute(self.message()), format!("add {}", self.words()))
+    /// Returns the request that adds the route.
+    pub(super) fn add(self, intent: Intent) -> Request {
+        Request::new(intent, RouteNetlinkMessage::NewRoute(self.message()), format!("add {}", self.describe()))
     }
 
     pub(super) fn remove(self) -> Request {
-        Request::new(Intent::Remove, RouteNetlinkMessage::DelRoute(self.message()), format!("remove {}", self.words()))
+        let what = format!("remove {}", self.describe());
+        Request::new(Intent::Remove, RouteNetlinkMessage::DelRoute(self.message()), what)
     }
 
-    pub(super) fn words(self) -> String {
+    /// Returns the route in words, for messages.
+    pub(super) fn describe(self) -> String {
         let via = self.via.map(|via| format!(" via {via}")).unwrap_or_default();
         format!("route to {}{via}", self.dst)
     }
@@ -57,7 +62,7 @@ impl Route {
         header.kind = RouteType::Unicast;
         header.scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
         if self.via.is_some_and(|via| via.is_ipv4()) {
-            // The next hop is in no subnet of the link. IPv6's is link-local, which needs no such word.
+            // The next hop is in no subnet of the link. The IPv6 one is link-local and needs no flag.
             header.flags = RouteFlags::Onlink;
         }
         if self.dst.prefix_len() > 0 {
@@ -69,7 +74,7 @@ impl Route {
         message
     }
 
-    /// Asks where what is for an address goes.
+    /// Returns the request for the route of packets to an address (`ip route get`).
     pub(super) fn lookup(address: IpAddr) -> Request {
         let mut message = RouteMessage::default();
         message.header.address_family = family(address);
@@ -78,13 +83,13 @@ impl Route {
         Request::new(Intent::Change, RouteNetlinkMessage::GetRoute(message), format!("look up {address}"))
     }
 
-    /// The answer: into the machine itself.
+    /// Returns true if the answer to [`Self::lookup`] is a local route.
     pub(super) fn is_local(message: &RouteNetlinkMessage) -> bool {
         matches!(message, RouteNetlinkMessage::NewRoute(message) if message.header.kind == RouteType::Local)
     }
 
-    /// The answer: the interface's number.
-    pub(super) fn leads_to(message: &RouteNetlinkMessage) -> Option<u32> {
+    /// Returns the interface index of the answer to [`Self::lookup`].
+    pub(super) fn oif(message: &RouteNetlinkMessage) -> Option<u32> {
         let RouteNetlinkMessage::NewRoute(message) = message else { return None };
         message.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Oif(index) => Some(*index),
@@ -92,8 +97,8 @@ impl Route {
         })
     }
 
-    /// The kernel filters by interface and protocol from 4.20 on; the reader does in any case.
-    pub(super) fn all(family: AddressFamily, link: Option<u32>, ours: bool) -> RouteNetlinkMessage {
+    /// Returns the request for the routes of a family. Kernels from 4.20 on filter by interface and protocol.
+    fn dump_request(family: AddressFamily, link: Option<u32>, ours: bool) -> RouteNetlinkMessage {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -107,7 +112,24 @@ impl Route {
 }
 
 impl FoundRoute {
-    pub(super) fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
+    /// Returns the unicast routes of the main table, of one family: those of one link or of all, and those of ours or of
+    /// all. An interface or a table that does not exist has none. Kernels before 4.20 ignore both filters.
+    pub(super) fn list(
+        socket: &Socket,
+        family: AddressFamily,
+        link: Option<u32>,
+        ours: bool,
+    ) -> Result<Vec<Self>, NetError> {
+        match socket.dump(&Route::dump_request(family, link, ours), "list routes") {
+            Ok(found) => Ok(found.iter().filter_map(Self::parse).collect()),
+            Err(NetError::Refused { source, .. }) if matches!(errno(&source), Some(libc::ENODEV | libc::ENOENT)) => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn parse(message: &RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewRoute(message) = message else { return None };
         let header = &message.header;
         if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {

@@ -1,4 +1,4 @@
-//! Which interface of the node leads to the pods' LAN.
+//! Selection of the uplink: the node's interface that leads to the pods' LAN.
 
 use std::{cmp::Reverse, net::IpAddr};
 
@@ -6,31 +6,33 @@ use holdfast_core::id::IfIndex;
 use rtnetlink::packet_route::AddressFamily;
 
 use super::{
-    NetError, PodNet, Uplink,
-    host::routes,
-    message::{Address, LinkAttrs},
+    address::Address,
+    error::NetError,
+    link::{PodNet, Uplink},
+    link_attrs::LinkAttrs,
     netlink::Socket,
-    route::{FoundRoute, Route},
-    veth::{find, find_index, owner},
+    route::FoundRoute,
+    veth,
 };
 
-/// The configuration's `master`; else the interface that has an address in the pods' subnet; else the default
-/// route's.
-pub(super) fn choose(node: &Socket, net: &PodNet) -> Result<Uplink, NetError> {
+/// Returns the configuration's `master`; else the interface that has an address in the pod's subnet; else the interface of
+/// the default route.
+pub(super) fn select(node: &Socket, net: &PodNet) -> Result<Uplink, NetError> {
     if let Some(master) = &net.master {
         let reason = "the configuration names it as \"master\", and this node has no such interface";
         let missing = || NetError::BadUplink { name: master.to_string(), reason };
-        return ethernet(&find(node, master)?.ok_or_else(missing)?);
+        return ethernet(&LinkAttrs::find(node, master)?.ok_or_else(missing)?);
     }
     let mut candidates = in_subnet(node, net)?;
     if candidates.is_empty() {
         candidates = default_routes(node, net)?;
     }
     for index in candidates {
-        // An interface may go between two questions; a pod's link is never the way out, nor is one without a MAC
-        // such as `lo`, which may hold an address of the subnet for a load balancer.
-        let fits = |attrs: &LinkAttrs| owner(&attrs.alias).is_none() && attrs.mac.is_some_and(|mac| mac.0 != [0; 6]);
-        if let Some(attrs) = find_index(node, index)?.filter(fits) {
+        // A candidate may be gone by now. A pod's link is never the uplink. An interface without a MAC, such as `lo`, may
+        // have an address of the subnet for a load balancer.
+        let is_uplink =
+            |attrs: &LinkAttrs| veth::owner(&attrs.alias).is_none() && attrs.mac.is_some_and(|mac| mac.0 != [0; 6]);
+        if let Some(attrs) = LinkAttrs::find_index(node, index)?.filter(is_uplink) {
             return ethernet(&attrs);
         }
     }
@@ -38,37 +40,37 @@ pub(super) fn choose(node: &Socket, net: &PodNet) -> Result<Uplink, NetError> {
     Err(NetError::NoUplink { addresses: addresses.join(", ") })
 }
 
-/// An interface as an uplink.
+/// Returns an interface as an uplink. Fails if it is not an Ethernet interface.
 pub(super) fn ethernet(attrs: &LinkAttrs) -> Result<Uplink, NetError> {
     let bad = |reason| NetError::BadUplink { name: attrs.name.clone(), reason };
-    let mac = attrs.mac.ok_or_else(|| bad("it is no Ethernet, so nothing can be answered there for a pod"))?;
-    let name = attrs.name.parse().map_err(|_| bad("its name is no interface's name"))?;
+    let mac =
+        attrs.mac.ok_or_else(|| bad("it is not an Ethernet interface, so the node cannot answer ARP or NDP on it"))?;
+    let name = attrs.name.parse().map_err(|_| bad("its name is not a valid interface name"))?;
     Ok(Uplink { name, index: IfIndex(attrs.index), mac, mtu: attrs.mtu })
 }
 
-/// Interfaces with an address in a subnet of the pod's, in the order of the pod's addresses and the narrowest
-/// first. Either side may have the narrower idea of the subnet.
+/// Returns the interfaces that have an address in one of the pod's subnets, in the order of the pod's addresses, the
+/// longest prefix first. The prefix of either side may be the longer one.
 fn in_subnet(node: &Socket, net: &PodNet) -> Result<Vec<u32>, NetError> {
-    let found = node.dump(&Address::all(AddressFamily::Unspec), "list addresses")?;
-    let found: Vec<_> = found.iter().filter_map(Address::parse).collect();
+    let found = Address::list(node)?;
     let matches = net.addresses.iter().flat_map(|wanted| {
-        let inside = |found: &&Address| {
+        let shares_subnet = |found: &&Address| {
             wanted.address.contains(&found.address.addr()) || found.address.contains(&wanted.address.addr())
         };
-        let mut matches: Vec<_> = found.iter().filter(inside).collect();
+        let mut matches: Vec<_> = found.iter().filter(shares_subnet).collect();
         matches.sort_by_key(|found| Reverse(found.address.prefix_len()));
         matches.into_iter().map(|found| found.link)
     });
     Ok(matches.collect())
 }
 
-/// Interfaces of default routes, best metric first, of the family of the pod's first address first.
+/// Returns the interfaces of default routes, by metric; the family of the pod's first address comes first.
 fn default_routes(node: &Socket, net: &PodNet) -> Result<Vec<u32>, NetError> {
     let mut found = Vec::new();
     let v4_first = net.ips().next().is_none_or(|ip: IpAddr| ip.is_ipv4());
     let families = [AddressFamily::Inet, AddressFamily::Inet6];
     for family in if v4_first { families } else { [families[1], families[0]] } {
-        let mut defaults: Vec<FoundRoute> = routes(node, &Route::all(family, None, false))?;
+        let mut defaults = FoundRoute::list(node, family, None, false)?;
         defaults.retain(|found| found.route.dst.prefix_len() == 0 && found.route.link != 0);
         defaults.sort_by_key(|found| found.metric);
         found.extend(defaults.iter().map(|found| found.route.link));

@@ -1,4 +1,4 @@
-//! Watching the uplinks: the kernel flushes an interface's proxies when it goes down, and nobody but us puts them back.
+//! The uplink monitor: the kernel flushes an interface's proxies when it goes down, and the agent has to restore them.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use rtnetlink::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{NetError, Network, message::LinkAttrs};
+use super::{error::NetError, link_attrs::LinkAttrs, network::Network};
 
-/// Proxies are compared this often even if no interface was heard of: messages can be lost.
+/// The longest pause between two restores: notifications of the kernel can be lost.
 const RESTORE: Duration = Duration::from_secs(30);
-/// After a comparison that failed, doubled with each more that fails; and before a socket is opened again.
+/// The pause after a restore that failed, doubled with each further failure, and before a socket is opened again.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Network {
-    /// Restores now, whenever an uplink changes, and now and then. What fails is tried again; it ends, with an error,
-    /// only when the kernel gives no socket to hear of interfaces on. To be run as a task.
+    /// Restores proxies now, whenever an uplink comes up, and every 30 s; a restore that fails is repeated. Runs until the
+    /// kernel refuses a socket for link notifications, and returns that error. Spawn it as a task.
     pub async fn monitor_uplinks(&self) -> Result<(), NetError> {
-        let mut changes = Changes::open()?;
+        let mut notifications = Notifications::open()?;
         let mut retry = RETRY;
         loop {
             let pause = match self.restore_proxies().await {
@@ -31,49 +31,49 @@ impl Network {
                     RESTORE
                 }
                 Err(error) => {
-                    tracing::warn!(%error, again_in = ?retry, "the node may not answer for all addresses");
+                    tracing::warn!(%error, again_in = ?retry, "proxies were not restored; the node may not answer for all addresses");
                     let pause = retry;
                     retry = RESTORE.min(retry * 2);
                     pause
                 }
             };
-            // Only the wait for the next occasion is cut short by the clock, never the work.
-            if timeout(pause, changes.of_uplinks(self)).await.is_ok_and(|heard| heard.is_none()) {
-                tracing::warn!("the kernel's messages about interfaces ended; listening anew");
+            // The timeout cuts short the wait only, never a restore.
+            if timeout(pause, notifications.uplink_up(self)).await.is_ok_and(|received| received.is_none()) {
+                tracing::warn!("the kernel's link notifications ended; subscribing again");
                 sleep(RETRY).await;
-                changes = Changes::open_again().await?;
+                notifications = Notifications::open_again().await?;
             }
         }
     }
 }
 
-/// The kernel's messages about interfaces.
-struct Changes {
-    events: futures::channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, sys::SocketAddr)>,
+/// A subscription to the kernel's link notifications (`RTNLGRP_LINK`).
+struct Notifications {
+    messages: futures::channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, sys::SocketAddr)>,
     connection: tokio::task::JoinHandle<()>,
-    /// Without it the connection would take itself for finished.
+    /// The connection ends when its last handle is dropped.
     _handle: rtnetlink::Handle,
 }
 
-impl Drop for Changes {
+impl Drop for Notifications {
     fn drop(&mut self) {
         self.connection.abort();
     }
 }
 
-impl Changes {
+impl Notifications {
     fn open() -> Result<Self, NetError> {
-        let broken = |source| NetError::Socket { what: "netlink", source };
-        let (connection, handle, events) = new_multicast_connection(&[MulticastGroup::Link]).map_err(broken)?;
-        Ok(Self { events, connection: tokio::spawn(connection), _handle: handle })
+        let error = |source| NetError::Socket { kind: "netlink", source };
+        let (connection, handle, messages) = new_multicast_connection(&[MulticastGroup::Link]).map_err(error)?;
+        Ok(Self { messages, connection: tokio::spawn(connection), _handle: handle })
     }
 
-    /// Waits for as long as the node has no descriptor or no memory to spare.
+    /// Opens a subscription; while the node lacks file descriptors or memory it tries again.
     async fn open_again() -> Result<Self, NetError> {
         loop {
             match Self::open() {
                 Err(error) if error.is_retry() => {
-                    tracing::warn!(%error, "the kernel's messages about interfaces cannot be heard; trying again");
+                    tracing::warn!(%error, again_in = ?RETRY, "cannot subscribe to the kernel's link notifications");
                     sleep(RETRY).await;
                 }
                 outcome => return outcome,
@@ -81,17 +81,17 @@ impl Changes {
         }
     }
 
-    /// Waits until an uplink may have come up. None: there will be no more messages.
-    async fn of_uplinks(&mut self, network: &Network) -> Option<()> {
+    /// Waits until an uplink may have come up. `None`: the subscription has ended.
+    async fn uplink_up(&mut self, network: &Network) -> Option<()> {
         loop {
-            match self.events.next().await?.0.payload {
+            match self.messages.next().await?.0.payload {
                 NetlinkPayload::InnerMessage(message) => {
-                    let uplink = |attrs: LinkAttrs| attrs.up && network.proxy_arp_ndp.is_uplink(&attrs.name);
-                    if LinkAttrs::parse(&message).is_some_and(uplink) {
+                    let is_uplink = |attrs: LinkAttrs| attrs.up && network.is_uplink(&attrs.name);
+                    if LinkAttrs::parse(&message).is_some_and(is_uplink) {
                         return Some(());
                     }
                 }
-                // Messages were lost; any of them may have been of an uplink.
+                // Messages were lost, and any of them may have been an uplink's.
                 NetlinkPayload::Overrun(_) => return Some(()),
                 _ => {}
             }

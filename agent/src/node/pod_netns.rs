@@ -43,25 +43,6 @@ struct PodInterface {
     addresses: Vec<IpAddr>,
 }
 
-/// The plugin sets the address only after it has got it, and may announce it for one family or for none.
-const ANNOUNCE: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(1)];
-
-/// Tells the LAN where the addresses are now, as the plugins do for IPv4 at best.
-async fn announce(wanted: &PodInterface) {
-    for pause in ANNOUNCE {
-        tokio::time::sleep(pause).await;
-        let wanted = wanted.clone();
-        let told = tokio::task::spawn_blocking(move || {
-            Netns::open(&wanted.netns)?.announce(&wanted.attachment.interface, &wanted.addresses)
-        });
-        match told.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "not announced"),
-            Err(_) => return,
-        }
-    }
-}
-
 impl Attach {
     /// Puts the guard on the interface, at once where it is there already. In the pod's lock.
     pub(super) fn attach_pod_interface(&self, request: &CniRequest, bound: &IpAllocation) {
@@ -82,7 +63,9 @@ impl Attach {
                 if let Ok(net) = net {
                     attach.watch_uplink(&net).await;
                 }
-                announce(&wanted).await;
+                // The plugin announces IPv4 at best, and sets the address only after the reply to its ADD.
+                let interface = &wanted.attachment.interface;
+                Netns::announce_repeatedly(&wanted.netns, interface, &wanted.addresses).await;
             }
         });
     }

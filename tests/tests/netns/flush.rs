@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use holdfast_tests::netns::{Host, Lan};
 
-use crate::{V4, V6, conntrack::Flow, lan, pod_net, ready_node, spec};
+use crate::{V4, V6, add, conntrack::Flow, lan, pod_net, ready_node, spec};
 
 const HOST_V4: &str = "172.22.0.2";
 const HOST_V6: &str = "fd00:22::2";
@@ -54,7 +54,7 @@ fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> 
     make(&others, &node)?;
     assert_tracked(&flows, &node, true)?;
     let old = node.block_on(async || {
-        let old = network.add(&spec("c1", &old_pod.path()), &pod_net()).await?.0;
+        let old = add(&network, &spec("c1", &old_pod.path()), &pod_net()).await?.0;
         network.wait_idle().await?;
         Ok(old)
     })?;
@@ -64,13 +64,13 @@ fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> 
     // A repeated ADD gives the address to nobody else.
     make(&flows, &node)?;
     node.block_on(async || {
-        network.add(&spec("c1", &old_pod.path()), &pod_net()).await?;
+        add(&network, &spec("c1", &old_pod.path()), &pod_net()).await?;
         Ok(network.wait_idle().await?)
     })?;
     assert_tracked(&flows, &node, true)?;
 
     node.block_on(async || {
-        network.add(&spec("c2", &new_pod.path()), &pod_net()).await?;
+        add(&network, &spec("c2", &new_pod.path()), &pod_net()).await?;
         Ok(network.wait_idle().await?)
     })?;
     assert_tracked(&flows, &node, false)?;
@@ -100,7 +100,7 @@ fn thousands_of_connections_are_forgotten() -> Result<()> {
     kept.make(&node)?;
     node.block_on(async || {
         let began = Instant::now();
-        network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         let added = began.elapsed();
         network.wait_idle().await?;
         println!("added after {added:?}, 3000 connections forgotten after {:?}", began.elapsed());
@@ -117,7 +117,7 @@ fn a_namespace_that_went_first_leaves_no_connections() -> Result<()> {
     let mut pod = Host::new("pod")?;
     let flows = pods_flows();
     let link = node.block_on(async || {
-        let link = network.add(&spec("c1", &pod.path()), &pod_net()).await?.0;
+        let link = add(&network, &spec("c1", &pod.path()), &pod_net()).await?.0;
         network.wait_idle().await?;
         Ok(link)
     })?;
@@ -137,7 +137,7 @@ fn a_neighbour_on_the_uplink_is_forgotten_when_its_address_comes_to_the_node() -
     let (node, network) = ready_node(&lan, "node", 10)?;
     let (there, there_network) = ready_node(&lan, "there", 11)?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
-    there.block_on(async || Ok(there_network.add(&spec("c1", &old_pod.path()), &pod_net()).await?))?;
+    there.block_on(async || Ok(add(&there_network, &spec("c1", &old_pod.path()), &pod_net()).await?))?;
     for address in [V4, V6] {
         node.ping(address)?;
         assert!(node.ip(&format!("neigh show {address} dev eth0"))?.contains("lladdr"));
@@ -146,7 +146,7 @@ fn a_neighbour_on_the_uplink_is_forgotten_when_its_address_comes_to_the_node() -
     node.ip("neigh replace 172.22.0.77 lladdr 02:00:5e:00:53:77 dev eth0 nud reachable")?;
     node.ip("neigh replace 172.22.0.78 lladdr 02:00:5e:00:53:78 dev eth0 nud permanent")?;
     let link = node.block_on(async || {
-        let link = network.add(&spec("c2", &new_pod.path()), &pod_net()).await?.0;
+        let link = add(&network, &spec("c2", &new_pod.path()), &pod_net()).await?.0;
         network.wait_idle().await?;
         Ok(link)
     })?;
@@ -169,9 +169,9 @@ fn an_older_link_keeps_no_neighbours() -> Result<()> {
         Ok(node.ip(&format!("neigh show dev {link} nud permanent"))?.trim().to_owned())
     };
     let (old, new) = node.block_on(async || {
-        let old = network.add(&spec("c1", &old_pod.path()), &pod_net()).await?.0;
+        let old = add(&network, &spec("c1", &old_pod.path()), &pod_net()).await?.0;
         assert!(neighbours(old.host_name.as_str())?.contains(V4));
-        let new = network.add(&spec("c2", &new_pod.path()), &pod_net()).await?.0;
+        let new = add(&network, &spec("c2", &new_pod.path()), &pod_net()).await?.0;
         network.wait_idle().await?;
         Ok((old, new))
     })?;

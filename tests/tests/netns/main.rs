@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use holdfast_core::id::PodName;
-use holdfast_net::{LinkSpec, Network, PodAddress, PodNet};
+use holdfast_net::{ConfiguredLink, LinkSpec, NetError, Network, PodAddress, PodLink, PodNet};
 use holdfast_tests::netns::{Host, Lan};
 
 const V4: &str = "172.22.40.181";
@@ -50,6 +50,22 @@ fn ready_node(lan: &Lan, label: &str, number: u8) -> Result<(Host, Network)> {
     let network = node.run(Network::open)??;
     node.block_on(async || Ok(network.prepare_node().await?))?;
     Ok((node, network))
+}
+
+/// Creates, configures and advertises a link, as an ADD does. A failure deletes the link.
+async fn add(network: &Network, spec: &LinkSpec, net: &PodNet) -> Result<(PodLink, ConfiguredLink), NetError> {
+    let link = network.create(spec).await?;
+    let rest = async {
+        let configured = network.configure(&link, net).await?;
+        network.advertise(&link, net, &configured.uplink).await.map(|()| configured)
+    };
+    match rest.await {
+        Ok(configured) => Ok((link, configured)),
+        Err(error) => {
+            network.delete(&link.host_name).await?;
+            Err(error)
+        }
+    }
 }
 
 /// Nothing of ours is on the node.

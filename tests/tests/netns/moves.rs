@@ -6,21 +6,21 @@ use anyhow::Result;
 use holdfast_net::{HostLink, PodLink};
 use holdfast_tests::netns::Host;
 
-use crate::{V4, V6, assert_clean, lan, pod_net, ready_node, spec};
+use crate::{V4, V6, add, assert_clean, lan, pod_net, ready_node, spec};
 
 #[test]
 fn an_address_that_moves_to_another_node_is_found_there() -> Result<()> {
     let (lan, machine, old_node, old_network) = lan()?;
     let (new_node, new_network) = ready_node(&lan, "node2", 11)?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
-    old_node.block_on(async || Ok(old_network.add(&spec("c1", &old_pod.path()), &pod_net()).await?))?;
+    old_node.block_on(async || Ok(add(&old_network, &spec("c1", &old_pod.path()), &pod_net()).await?))?;
     machine.ping(V4)?;
     machine.ping(V6)?;
     let old_mac = old_node.mac("eth0")?;
     assert!(machine.ip(&format!("neigh show {V4}"))?.contains(&old_mac));
 
     // The old node is not told: it may be cut off, and goes on answering.
-    new_node.block_on(async || Ok(new_network.add(&spec("c2", &new_pod.path()), &pod_net()).await?))?;
+    new_node.block_on(async || Ok(add(&new_network, &spec("c2", &new_pod.path()), &pod_net()).await?))?;
     machine.ping(V4)?;
     machine.ping(V6)?;
     let new_mac = new_node.mac("eth0")?;
@@ -45,9 +45,9 @@ fn an_address_that_moves_to_another_node_is_found_there() -> Result<()> {
 fn a_newer_sandbox_takes_over_and_the_late_removal_changes_nothing() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
-    let (old, _) = node.block_on(async || Ok(network.add(&spec("c1", &old_pod.path()), &pod_net()).await?))?;
+    let (old, _) = node.block_on(async || Ok(add(&network, &spec("c1", &old_pod.path()), &pod_net()).await?))?;
     machine.ping(V4)?;
-    node.block_on(async || Ok(network.add(&spec("c2", &new_pod.path()), &pod_net()).await?))?;
+    node.block_on(async || Ok(add(&network, &spec("c2", &new_pod.path()), &pod_net()).await?))?;
     machine.ping(V4)?;
     node.block_on(async || {
         network.delete(&old.host_name).await?;
@@ -64,17 +64,17 @@ fn until_it_is_advertised_the_older_sandbox_has_the_address() -> Result<()> {
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     node.block_on(async || {
         let new = network.create(&spec("c2", &new_pod.path())).await?;
-        let placement = network.configure(&new, &pod_net()).await?;
+        let configured = network.configure(&new, &pod_net()).await?;
         assert!(network.restore_proxies().await?.is_empty());
         assert!(network.prune_proxies().await?.is_empty());
         assert!(network.links().await?.iter().all(|link| link.addresses.is_empty()));
         anyhow::ensure!(machine.ping(V4).is_err(), "the LAN reaches an address that is not advertised yet");
 
-        let old = network.add(&spec("c1", &old_pod.path()), &pod_net()).await?.0;
+        let old = add(&network, &spec("c1", &old_pod.path()), &pod_net()).await?.0;
         network.configure(&new, &pod_net()).await?;
         has_addresses(&network.links().await?, &old);
         machine.ping(V4)?;
-        network.advertise(&new, &pod_net(), &placement.uplink).await?;
+        network.advertise(&new, &pod_net(), &configured.uplink).await?;
         has_addresses(&network.links().await?, &new);
         Ok(())
     })?;
@@ -112,8 +112,8 @@ fn what_was_given_up_does_not_come_after_the_removal() -> Result<()> {
         assert_clean(&node)?;
         node.block_on(async || {
             let link = network.create(&spec).await?;
-            let placement = network.configure(&link, &pod_net()).await?;
-            give_up(network.advertise(&link, &pod_net(), &placement.uplink)).await;
+            let configured = network.configure(&link, &pod_net()).await?;
+            give_up(network.advertise(&link, &pod_net(), &configured.uplink)).await;
             network.delete(&name).await?;
             Ok(network.wait_idle().await?)
         })?;
@@ -127,8 +127,8 @@ fn an_older_sandbox_can_have_its_address_back() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     node.block_on(async || {
-        let old = network.add(&spec("c1", &old_pod.path()), &pod_net()).await?.0;
-        let new = network.add(&spec("c2", &new_pod.path()), &pod_net()).await?.0;
+        let old = add(&network, &spec("c1", &old_pod.path()), &pod_net()).await?.0;
+        let new = add(&network, &spec("c2", &new_pod.path()), &pod_net()).await?.0;
         let found = network.links().await?.into_iter().find(|link| link.name == old.host_name);
         let found = found.expect("the old link");
         let addresses = [V4.parse::<IpAddr>()?, V6.parse()?];

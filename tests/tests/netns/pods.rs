@@ -7,13 +7,13 @@ use holdfast_core::id::{ContainerId, PodName};
 use holdfast_net::{NetError, PodAddress, PodNet};
 use holdfast_tests::netns::{Host, within};
 
-use crate::{V4, V6, assert_clean, lan, pod_net, spec};
+use crate::{V4, V6, add, assert_clean, lan, pod_net, spec};
 
 #[test]
 fn a_pod_is_reached_at_once_both_ways() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
-    let (link, placement) = node.block_on(async || Ok(network.add(&spec("c1", &pod.path()), &pod_net()).await?))?;
+    let (link, configured) = node.block_on(async || Ok(add(&network, &spec("c1", &pod.path()), &pod_net()).await?))?;
     // No retry: the first packet counts.
     pod.ping("172.22.0.2")?;
     pod.ping("fd00:22::2")?;
@@ -23,8 +23,8 @@ fn a_pod_is_reached_at_once_both_ways() -> Result<()> {
     node.ping(V4)?;
     node.ping(V6)?;
 
-    assert_eq!(placement.uplink.name.as_str(), "eth0");
-    assert_eq!(placement.mtu, 1500);
+    assert_eq!(configured.uplink.name.as_str(), "eth0");
+    assert_eq!(configured.mtu, 1500);
     assert_eq!(pod.mac("eth0")?, link.pod_mac.to_string());
     assert_eq!(node.mac(link.host_name.as_str())?, link.host_mac.to_string());
     let alias = node.ip(&format!("link show dev {}", link.host_name))?;
@@ -55,8 +55,8 @@ fn pods_of_one_node_reach_each_other() -> Result<()> {
         PodAddress { address: "fd00:22::b6/64".parse()?, gateway: None },
     ];
     node.block_on(async || {
-        network.add(&spec("c1", &one.path()), &pod_net()).await?;
-        network.add(&spec("c2", &two.path()), &other).await?;
+        add(&network, &spec("c1", &one.path()), &pod_net()).await?;
+        add(&network, &spec("c2", &two.path()), &other).await?;
         Ok(())
     })?;
     one.ping("172.22.40.182")?;
@@ -70,7 +70,7 @@ fn deleting_leaves_nothing() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     node.block_on(async || {
-        let (link, _) = network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        let (link, _) = add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         network.delete(&link.host_name).await?;
         assert!(network.links().await?.iter().all(|link| link.addresses.is_empty()));
         network.wait_idle().await?;
@@ -87,7 +87,7 @@ fn deleting_leaves_nothing() -> Result<()> {
 fn a_namespace_that_went_first_leaves_nothing_either() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     let mut pod = Host::new("pod")?;
-    let (link, _) = node.block_on(async || Ok(network.add(&spec("c1", &pod.path()), &pod_net()).await?))?;
+    let (link, _) = node.block_on(async || Ok(add(&network, &spec("c1", &pod.path()), &pod_net()).await?))?;
     pod.remove()?;
     // The kernel takes namespaces apart in its own time.
     within(Duration::from_secs(10), || {
@@ -104,12 +104,12 @@ fn adding_twice_gives_the_same_link() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     node.block_on(async || {
-        let first = network.add(&spec("c1", &pod.path()), &pod_net()).await?;
-        let second = network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        let first = add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
+        let second = add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         assert_eq!(first, second);
         // And directly after a delete there is a new one, not the one on its way out.
         network.delete(&first.0.host_name).await?;
-        let third = network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        let third = add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         assert_ne!(first.0.host_index, third.0.host_index);
         Ok(network.check(&spec("c1", &pod.path()), &pod_net()).await?)
     })?;
@@ -123,12 +123,12 @@ fn a_failure_undoes_what_was_done() -> Result<()> {
     node.block_on(async || {
         let mut loopback = pod_net();
         loopback.addresses[0].address = "127.0.0.7/8".parse()?;
-        let error = network.add(&spec("c1", &pod.path()), &loopback).await.unwrap_err();
+        let error = add(&network, &spec("c1", &pod.path()), &loopback).await.unwrap_err();
         assert!(matches!(error, NetError::Invalid { .. }) && error.to_string().contains("127.0.0.7"), "{error}");
 
         let mut no_uplink = pod_net();
         no_uplink.master = Some("eth7".parse()?);
-        let error = network.add(&spec("c1", &pod.path()), &no_uplink).await.unwrap_err();
+        let error = add(&network, &spec("c1", &pod.path()), &no_uplink).await.unwrap_err();
         assert!(matches!(error, NetError::BadUplink { .. }) && error.to_string().contains("eth7"), "{error}");
         Ok(network.wait_idle().await?)
     })?;
@@ -136,7 +136,7 @@ fn a_failure_undoes_what_was_done() -> Result<()> {
 
     pod.ip("link add eth0 type bridge")?;
     node.block_on(async || {
-        let error = network.add(&spec("c1", &pod.path()), &pod_net()).await.unwrap_err();
+        let error = add(&network, &spec("c1", &pod.path()), &pod_net()).await.unwrap_err();
         assert!(matches!(error, NetError::NameTaken { .. }) && error.to_string().contains("default/demo-0"), "{error}");
         Ok(())
     })?;
@@ -172,7 +172,7 @@ fn a_path_that_is_no_pods_namespace_is_refused() -> Result<()> {
 fn check_names_what_is_missing() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
-    let (link, _) = node.block_on(async || Ok(network.add(&spec("c1", &pod.path()), &pod_net()).await?))?;
+    let (link, _) = node.block_on(async || Ok(add(&network, &spec("c1", &pod.path()), &pod_net()).await?))?;
     node.ip(&format!("neigh del proxy {V4} dev eth0"))?;
     node.ip(&format!("-6 route del {V6}/128 dev {}", link.host_name))?;
     pod.ip(&format!("addr del {V4}/16 dev eth0"))?;
@@ -190,7 +190,7 @@ fn a_pod_without_a_default_route_reaches_its_subnet_alone() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     let net = PodNet { default_route: false, routes: vec![("10.9.0.0/16".parse()?, None)], ..pod_net() };
-    node.block_on(async || Ok(network.add(&spec("c1", &pod.path()), &net).await?))?;
+    node.block_on(async || Ok(add(&network, &spec("c1", &pod.path()), &net).await?))?;
     pod.ping("172.22.0.2")?;
     machine.ping(V6)?;
     let routes = pod.ip("route show")?;

@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use holdfast_tests::netns::{Host, within};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
-use crate::{V4, V6, lan, pod_net, spec};
+use crate::{V4, V6, add, lan, pod_net, spec};
 
 const PORT: u16 = 7000;
 /// Two thousand a second of each family, less what a sleep takes longer than asked for.
@@ -113,7 +113,7 @@ fn a_stream_goes_over_to_the_newer_sandbox() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     let (old_spec, new_spec) = (spec("c1", &old_pod.path()), spec("c2", &new_pod.path()));
-    node.block_on(async || Ok(network.add(&old_spec, &pod_net()).await?))?;
+    node.block_on(async || Ok(add(&network, &old_spec, &pod_net()).await?))?;
     machine.ping(V4)?;
     machine.ping(V6)?;
 
@@ -126,10 +126,10 @@ fn a_stream_goes_over_to_the_newer_sandbox() -> Result<()> {
     stream.reaches(1000)?;
     let (switch, advertised) = node.block_on(async || {
         let link = network.create(&new_spec).await?;
-        let placement = network.configure(&link, &pod_net()).await?;
+        let configured = network.configure(&link, &pod_net()).await?;
         // Here the guard binds.
         let (began, first) = (Instant::now(), stream.next());
-        network.advertise(&link, &pod_net(), &placement.uplink).await?;
+        network.advertise(&link, &pod_net(), &configured.uplink).await?;
         let (took, advertised) = (began.elapsed(), stream.next());
         network.withdraw(&old_spec.container.host_link(&old_spec.ifname)).await?;
         println!("advertised in {took:?}; datagrams {first} to {advertised} were sent meanwhile");

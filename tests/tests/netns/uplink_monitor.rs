@@ -10,7 +10,7 @@ use holdfast_core::mac::Mac;
 use holdfast_net::{LinkSpec, Network, PodAddress};
 use holdfast_tests::netns::Host;
 
-use crate::{V4, V6, lan, pod_net, spec};
+use crate::{V4, V6, add, lan, pod_net, spec};
 
 #[test]
 fn proxies_without_a_link_are_swept_and_an_administrators_stay() -> Result<()> {
@@ -19,7 +19,7 @@ fn proxies_without_a_link_are_swept_and_an_administrators_stay() -> Result<()> {
     node.ip("neigh add proxy 172.22.50.2 dev eth0")?;
     let pod = Host::new("pod")?;
     node.block_on(async || {
-        network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         assert_eq!(network.prune_proxies().await?, ["172.22.50.1".parse::<IpAddr>()?]);
         Ok(())
     })?;
@@ -35,7 +35,7 @@ fn an_uplink_that_was_down_is_answered_on_again() -> Result<()> {
     node.block_on(async || {
         let kept = network.clone();
         tokio::spawn(async move { panic!("{:?}", kept.monitor_uplinks().await) });
-        network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         // Going down flushes the proxies of the interface; without its carrier some kernels do as well.
         node.ip("link set eth0 down")?;
         anyhow::ensure!(node.ip("neigh show proxy")?.is_empty(), "the kernel keeps proxies now?");
@@ -78,11 +78,11 @@ fn the_uplinks_mtu_is_the_pods() -> Result<()> {
     let mut other = pod_net();
     other.addresses = vec![PodAddress { address: "172.22.40.9/16".parse()?, gateway: None }];
     node.block_on(async || {
-        let (link, placement) = network.add(&spec("c1", &pod.path()), &pod_net()).await?;
-        assert_eq!(placement.mtu, 1400);
+        let (link, configured) = add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
+        assert_eq!(configured.mtu, 1400);
         assert_eq!(link.pod_mac, Mac::of_pod(&link.host_name));
         let fixed = LinkSpec { mtu: Some(1300), ..spec("c2", &fixed.path()) };
-        assert_eq!(network.add(&fixed, &other).await?.1.mtu, 1300);
+        assert_eq!(add(&network, &fixed, &other).await?.1.mtu, 1300);
         Ok(())
     })?;
     assert!(pod.ip("link show eth0")?.contains("mtu 1400"));
@@ -98,7 +98,7 @@ fn a_pod_may_come_while_the_uplink_is_down() -> Result<()> {
     node.block_on(async || {
         let kept = network.clone();
         tokio::spawn(async move { panic!("{:?}", kept.monitor_uplinks().await) });
-        network.add(&spec("c1", &pod.path()), &pod_net()).await?;
+        add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         node.ping(V4)?;
         node.ip("link set eth0 up")?;
         reached(&machine).await
@@ -117,7 +117,7 @@ fn settings_for_interfaces_to_come_do_not_keep_a_pod_from_the_lan() -> Result<()
     // What a manager of networks sets for an interface of its own.
     set("ipv6/conf/eth0/accept_ra", "1")?;
     set("ipv6/conf/eth0/forwarding", "0")?;
-    node.block_on(async || Ok(network.add(&spec("c1", &pod.path()), &pod_net()).await?))?;
+    node.block_on(async || Ok(add(&network, &spec("c1", &pod.path()), &pod_net()).await?))?;
     machine.ping(V4)?;
     machine.ping(V6)?;
     pod.ping("172.22.0.2")?;
