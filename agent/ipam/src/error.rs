@@ -1,4 +1,4 @@
-//! Why a pod has no address.
+//! The reasons why a pod has no address, and the classes that callers tell apart.
 
 use std::{fmt, net::IpAddr};
 
@@ -8,14 +8,14 @@ use holdfast_core::{
     pool::Family,
 };
 
-use crate::pools::NoPool;
+use crate::eligibility::NoPool;
 
-/// A family whose pools are used up.
+/// A family of which the pod's pools have no address left.
 #[derive(Debug)]
 pub struct Shortage {
     /// The family.
     pub family: Family,
-    /// Each pool, its size and what holds it.
+    /// A sentence for each pool, with its size and holders.
     pub pools: Vec<String>,
 }
 
@@ -25,20 +25,21 @@ impl fmt::Display for Shortage {
     }
 }
 
-fn listing<T: ToString>(reasons: &[T]) -> String {
+/// Returns the reasons as one text.
+fn joined<T: ToString>(reasons: &[T]) -> String {
     reasons.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Why an address could not be bound or unbound.
+/// The reason why an address could not be bound or unbound.
 #[derive(Debug, thiserror::Error)]
 pub enum IpamError {
-    /// The API server did not do what was asked.
+    /// The API server refused a request or did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There is no such pod.
+    /// The API server has no such pod.
     #[error("pod {0} does not exist on the API server")]
     NoPod(PodName),
-    /// The request is for a pod that another of the same name has replaced.
+    /// The request is for a pod that a newer one of the same name has replaced.
     #[error(
         "the sandbox is for pod {pod} with UID {asked}, but the API server's current pod of that name has UID {current}"
     )]
@@ -47,7 +48,7 @@ pub enum IpamError {
         pod: PodName,
         /// The UID in the request.
         asked: String,
-        /// The API server's.
+        /// The UID of the API server's pod.
         current: String,
     },
     /// The pod runs on another node.
@@ -65,20 +66,20 @@ pub enum IpamError {
     Annotation {
         /// The pod's name.
         pod: PodName,
-        /// What is wrong.
+        /// The annotation and its error.
         source: AnnotationError,
     },
-    /// No pool may be used.
-    #[error("pod {pod}, interface {interface}: {}", listing(.reasons))]
+    /// The pod may use no pool of a family.
+    #[error("pod {pod}, interface {interface}: {}", joined(.reasons))]
     NoPool {
         /// The pod's name.
         pod: PodName,
         /// The interface.
         interface: IfName,
-        /// For each family, each pool and why it fell out.
+        /// For each such family, its pools and the reason against each.
         reasons: Vec<NoPool>,
     },
-    /// No pool was named and none is marked `default`.
+    /// No pool is named and none is marked `default`.
     #[error(
         "pod {pod}, interface {interface}: no pool is named by an annotation or the CNI configuration, and none is marked \
          default: name one in the annotation ipam.spidernet.io/ippool or set spec.default on a SpiderIPPool"
@@ -89,8 +90,8 @@ pub enum IpamError {
         /// The interface.
         interface: IfName,
     },
-    /// Every address of every pool is in use.
-    #[error("pod {pod}, interface {interface}: {}", listing(.shortages))]
+    /// Every address of every pool that the pod may use is in use.
+    #[error("pod {pod}, interface {interface}: {}", joined(.shortages))]
     Exhausted {
         /// The pod's name.
         pod: PodName,
@@ -99,17 +100,17 @@ pub enum IpamError {
         /// Each family that has no address left.
         shortages: Vec<Shortage>,
     },
-    /// The address that the pod's author fixed for its ordinal cannot be had.
+    /// The static address of the pod's ordinal is not available.
     #[error("pod {pod}: the annotation ipam.spidernet.io/static-ips fixes {address} for it, but {why}")]
     Static {
         /// The pod's name.
         pod: PodName,
         /// The address.
         address: IpAddr,
-        /// Who has it, or why no pool gives it out.
+        /// Its holder, or the reason why no pool gives it out.
         why: String,
     },
-    /// Others changed the same objects too often.
+    /// Others kept changing the same objects.
     #[error("pod {0}: its endpoint and claims kept changing; trying again later helps")]
     Contended(PodName),
 }
@@ -129,7 +130,7 @@ pub enum ErrorClass {
     InvalidAnnotation,
     /// The user's mistake: the pod may use no pool.
     NoPool,
-    /// The address that the user fixed for the pod is in use or in none of its pools.
+    /// The static address of the pod's ordinal is in use, reserved, or in none of its pools.
     StaticIpUnavailable,
     /// Every address of every pool that the pod may use is in use.
     Exhausted,

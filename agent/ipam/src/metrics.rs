@@ -1,4 +1,4 @@
-//! Metrics of addresses given out and taken back.
+//! Metrics of allocations and releases.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl Outcomes {
     fn register(&self, registry: &mut Registry) {
         registry.register("counts", "Requests", self.counts.clone());
         registry.register("failure_counts", "Requests that failed", self.failures.clone());
-        let conflicts = "Writes that somebody else's came before";
+        let conflicts = "Writes that failed because the object had changed";
         registry.register("update_ippool_conflict_counts", conflicts, self.conflicts.clone());
         registry.register("err_internal_counts", "Failures of the API server or the agent", self.internal.clone());
         registry.register(
@@ -56,7 +56,7 @@ impl Outcomes {
             "Failures because objects kept changing",
             self.retries.clone(),
         );
-        registry.register("duration_seconds", "How long a request took", self.seconds.clone());
+        registry.register("duration_seconds", "Duration of a request in seconds", self.seconds.clone());
     }
 
     fn ended<T>(&self, outcome: &Result<T, IpamError>, took: Duration) {
@@ -79,14 +79,14 @@ impl Outcomes {
 }
 
 impl IpamMetrics {
-    /// Registers allocations and releases.
+    /// Registers the metrics and returns them.
     pub fn register(registry: &mut Registry) -> Self {
         let new = Self::default();
         let allocation = registry.sub_registry_with_prefix("spiderpool_ipam_allocation");
         new.allocation.register(allocation);
         allocation.register(
             "err_no_available_pool_counts",
-            "Failures for want of a pool",
+            "Failures because the pod may use no pool",
             new.allocation.no_pool.clone(),
         );
         let used_out = "Failures because every address is in use";

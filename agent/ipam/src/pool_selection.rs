@@ -1,4 +1,4 @@
-//! Which pools a pod asked for. The first source that is present replaces all below it: pod annotation
+//! The pools that a pod asks for. The first source that is present replaces all below it: pod annotation
 //! `ippools` > pod annotation `ippool` > namespace annotations > CNI configuration > pools marked `default`.
 
 use holdfast_api::annotations::{self, AnnotationError, Annotations, IPPOOL, IPPOOLS, NAMESPACE_IPV4, NAMESPACE_IPV6};
@@ -6,16 +6,16 @@ use holdfast_cni::Ipam;
 use holdfast_core::{id::IfName, pool::Family};
 use serde::Deserialize;
 
-/// Where pool names came from.
+/// The source of pool names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoolSource {
+pub(crate) enum PoolSource {
     /// An annotation of the pod, which its author may change on purpose.
     Pod(&'static str),
     /// Annotations of the namespace.
     Namespace,
     /// The CNI configuration.
     CniConf,
-    /// Nothing was named: pools marked `default`.
+    /// No pool is named: those marked `default` are used.
     Default,
 }
 
@@ -32,13 +32,13 @@ impl std::fmt::Display for PoolSource {
 
 /// The pools that a pod's interface may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolSelection {
-    /// Where the names came from.
-    pub source: PoolSource,
+pub(crate) struct PoolSelection {
+    /// The source of the names.
+    pub(crate) source: PoolSource,
     ipv4: Vec<String>,
     ipv6: Vec<String>,
-    /// Whether the interface goes without a default route, where the annotation says so.
-    pub clean_gateway: Option<bool>,
+    /// True where the annotation says that the interface gets no default route; none where it does not say.
+    pub(crate) clean_gateway: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -52,8 +52,8 @@ struct Entry {
 }
 
 impl PoolSelection {
-    /// What `pod`, `namespace` (their annotations) and the CNI configuration say for `interface`.
-    pub fn of(
+    /// Returns the selection for `interface` from the annotations of the pod and its namespace and the CNI configuration.
+    pub(crate) fn new(
         pod: &Annotations,
         namespace: &Annotations,
         conf: &Ipam,
@@ -106,9 +106,9 @@ impl PoolSelection {
         Self { source, ipv4: entry.ipv4, ipv6: entry.ipv6, clean_gateway: entry.cleangateway }
     }
 
-    /// The names for a family, which may hold `*`, `?` and `[]`. None: whatever is marked `default`. An empty list: the
-    /// source names pools of the other family only, so this one goes without.
-    pub fn names(&self, family: Family) -> Option<&[String]> {
+    /// Returns the names for a family, which may contain `*`, `?` and `[]`. Returns none where pools marked `default` are
+    /// used, and an empty list where the source names pools of the other family only: this one then has no address.
+    pub(crate) fn names(&self, family: Family) -> Option<&[String]> {
         match (self.source, family) {
             (PoolSource::Default, _) => None,
             (_, Family::V4) => Some(&self.ipv4),
@@ -116,19 +116,20 @@ impl PoolSelection {
         }
     }
 
-    /// Whether the names for a family stand for `pool`.
-    pub fn allows(&self, family: Family, pool: &str) -> bool {
-        let fits = |name: &String| glob::Pattern::new(name).is_ok_and(|pattern| pattern.matches(pool));
-        self.names(family).is_some_and(|names| names.iter().any(fits))
+    /// Returns true where a name or pattern for the family matches `pool`.
+    pub(crate) fn allows(&self, family: Family, pool: &str) -> bool {
+        let matches = |name: &String| glob::Pattern::new(name).is_ok_and(|pattern| pattern.matches(pool));
+        self.names(family).is_some_and(|names| names.iter().any(matches))
     }
 
-    /// Whether the pod's author named the pools: a change of them moves even a sticky address.
-    pub fn is_explicit(&self) -> bool {
+    /// Returns true where an annotation of the pod names the pools. A change of them moves even a sticky address.
+    pub(crate) fn is_explicit(&self) -> bool {
         matches!(self.source, PoolSource::Pod(_))
     }
 }
 
-/// Entries without names go to the interfaces in order: `eth0` the first, then `net1`, `net2`, … as Multus calls them.
+/// Returns the position of the interface among entries without names. They follow the order of the interfaces: `eth0` is
+/// the first, then come `net1`, `net2`, …, as Multus names them.
 fn position_of(interface: &IfName) -> Option<usize> {
     match interface.as_str().strip_prefix("net") {
         Some(number) => number.parse().ok(),
@@ -150,7 +151,7 @@ mod tests {
         conf: &Ipam,
         interface: &str,
     ) -> Result<PoolSelection, AnnotationError> {
-        PoolSelection::of(&annotations(pod), &annotations(namespace), conf, &interface.parse().unwrap())
+        PoolSelection::new(&annotations(pod), &annotations(namespace), conf, &interface.parse().unwrap())
     }
 
     fn conf() -> Ipam {
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_found_by_name_or_by_place() {
+    fn entries_are_found_by_name_or_by_position() {
         let named = [(IPPOOLS, r#"[{"interface":"net1","ipv4":["b"]},{"interface":"eth0","ipv4":["a"]}]"#)];
         assert_eq!(choose(&named, &[], &conf(), "eth0").unwrap().names(Family::V4).unwrap(), ["a"]);
         let placed = [(IPPOOLS, r#"[{"ipv4":["a"]},{"ipv4":["b"]}]"#)];

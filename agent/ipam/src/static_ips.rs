@@ -1,4 +1,4 @@
-//! Addresses that a StatefulSet's author fixed for its ordinals.
+//! The static addresses of a StatefulSet's ordinals.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -8,22 +8,22 @@ use holdfast_api::{
 };
 use holdfast_core::id::{PodName, ordinal};
 
-/// The addresses that are fixed for `pod`. Empty where nothing is; an ordinal that the annotation leaves out is a mistake:
-/// whoever fixes addresses wants no others.
+/// Returns the static addresses of `pod`'s ordinal; none where the annotation is absent. An ordinal without an entry is an
+/// error: a set with static addresses gets no others.
 pub(crate) fn addresses(
     annotations: &Annotations,
     pod: &PodName,
     owner: &Owner,
 ) -> Result<Vec<IpAddr>, AnnotationError> {
     let expected = r#"an object like {"0":["10.0.0.10"],"1":["10.0.0.11"]}"#;
-    let wrong = |why: String| AnnotationError::Malformed { annotation: STATIC_IPS, expected, why };
+    let malformed = |why: String| AnnotationError::Malformed { annotation: STATIC_IPS, expected, why };
     let by_ordinal: Option<HashMap<String, Vec<String>>> = annotations::json(annotations, STATIC_IPS, expected)?;
     let Some(by_ordinal) = by_ordinal else { return Ok(Vec::new()) };
     let ordinal = ordinal(&pod.name, &owner.name).filter(|_| owner.is_stateful_set());
-    let ordinal = ordinal.ok_or_else(|| wrong("only the pods of a StatefulSet have ordinals".to_owned()))?;
+    let ordinal = ordinal.ok_or_else(|| malformed("only the pods of a StatefulSet have ordinals".to_owned()))?;
     let listed = by_ordinal.get(&ordinal.to_string());
-    let listed = listed.ok_or_else(|| wrong(format!("it has no entry for ordinal {ordinal}")))?;
-    let parse = |text: &String| text.parse().map_err(|_| wrong(format!("{text:?} is no address")));
+    let listed = listed.ok_or_else(|| malformed(format!("it has no entry for ordinal {ordinal}")))?;
+    let parse = |text: &String| text.parse().map_err(|_| malformed(format!("{text:?} is no address")));
     listed.iter().map(parse).collect()
 }
 
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_invalid_entry() {
         for (text, kind, word) in [
             (r#"{"0":["10.0.0.10"]}"#, "StatefulSet", "no entry for ordinal 1"),
             (r#"{"1":["10.0.0"]}"#, "StatefulSet", "\"10.0.0\" is no address"),

@@ -1,9 +1,11 @@
 use holdfast_api::endpoint::STATEFUL_SET;
 use holdfast_cni::NetConf;
 use holdfast_core::id::PodName;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{ipam::Settings, requests::BindRequest};
 
 const POOL: &str = "a";
 
@@ -20,7 +22,7 @@ fn pod(uid: &str, set: &str, annotations: &Value) -> Pod {
     .unwrap()
 }
 
-/// What pod `one` of StatefulSet `s` held last: an address of pool [`POOL`] on each of two interfaces.
+/// The endpoint that pod `one` of StatefulSet `s` held last: an address of pool [`POOL`] on each of two interfaces.
 fn endpoint() -> SpiderEndpoint {
     let mut endpoint = SpiderEndpoint::for_pod(&PodName::new("d", "web-0"));
     endpoint.status = serde_json::from_value(json!({
@@ -34,12 +36,12 @@ fn endpoint() -> SpiderEndpoint {
     endpoint
 }
 
-/// What `pod` keeps of [`endpoint`] on `eth0`.
+/// Returns the addresses that `pod` keeps of [`endpoint`] on `eth0`.
 fn kept(pod: &Pod, settings: &Settings) -> Vec<String> {
     kept_but(pod, settings, &HashSet::new())
 }
 
-/// The same where some addresses have been lost.
+/// Returns the same where some addresses were lost.
 fn kept_but(pod: &Pod, settings: &Settings, lost: &HashSet<IpAddr>) -> Vec<String> {
     let conf = NetConf::from_value(&json!({"cniVersion": "1.0.0", "name": "lan", "type": "holdfast"})).unwrap();
     let request = BindRequest {
@@ -50,13 +52,13 @@ fn kept_but(pod: &Pod, settings: &Settings, lost: &HashSet<IpAddr>) -> Vec<Strin
         conf: &conf,
     };
     let spec = BindSpec::new(settings, &request, pod, None).unwrap();
-    let elsewhere: Vec<IpAddr> = spec.elsewhere(Some(&endpoint())).into_iter().collect();
-    assert_eq!(elsewhere, [IpAddr::from([10, 0, 0, 2])], "the other interface's address is not free");
-    spec.keep(Some(&endpoint()), lost).iter().map(|kept| kept.address().to_string()).collect()
+    let others: Vec<IpAddr> = spec.on_other_interfaces(Some(&endpoint())).into_iter().collect();
+    assert_eq!(others, [IpAddr::from([10, 0, 0, 2])], "the other interface's address is not free");
+    spec.kept_addresses(Some(&endpoint()), lost).iter().map(|kept| kept.address().to_string()).collect()
 }
 
 #[test]
-fn a_set_keeps_its_addresses_and_another_of_its_name_does_not() {
+fn a_set_keeps_its_addresses_and_a_new_set_of_its_name_does_not() {
     let none = json!({});
     assert_eq!(kept(&pod("one", "s", &none), &settings(true)), ["10.0.0.1"], "a new sandbox");
     assert_eq!(kept(&pod("two", "s", &none), &settings(true)), ["10.0.0.1"], "a new pod");
@@ -64,14 +66,14 @@ fn a_set_keeps_its_addresses_and_another_of_its_name_does_not() {
 }
 
 #[test]
-fn without_stickiness_only_the_same_pod_keeps_them() {
+fn without_stickiness_only_the_same_pod_keeps_its_addresses() {
     let none = json!({});
     assert_eq!(kept(&pod("one", "s", &none), &settings(false)), ["10.0.0.1"]);
     assert_eq!(kept(&pod("two", "s", &none), &settings(false)), [""; 0]);
 }
 
 #[test]
-fn only_its_author_moves_a_pod() {
+fn only_annotations_of_the_pod_move_its_addresses() {
     let names = |pool: &str| json!({"ipam.spidernet.io/ippool": json!({"ipv4": [pool]}).to_string()});
     assert_eq!(kept(&pod("two", "s", &names(POOL)), &settings(true)), ["10.0.0.1"]);
     assert_eq!(kept(&pod("two", "s", &names("b")), &settings(true)), [""; 0], "other pools are named");
@@ -81,7 +83,7 @@ fn only_its_author_moves_a_pod() {
 }
 
 #[test]
-fn what_another_endpoint_has_by_now_is_not_kept() {
+fn an_address_of_another_endpoint_is_not_kept() {
     let lost = HashSet::from([IpAddr::from([10, 0, 0, 1])]);
     assert_eq!(kept_but(&pod("two", "s", &json!({})), &settings(true), &lost), [""; 0]);
 }
