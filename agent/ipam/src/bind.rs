@@ -177,3 +177,6 @@ impl Ipam {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

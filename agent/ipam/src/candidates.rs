@@ -92,3 +92,6 @@ pub(crate) fn describe_exhausted(name: &str, pool: &Pool, claims: &[IPClaim]) ->
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("pool {name} is exhausted: its {size} addresses are held by {}{more}, or reserved", named.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

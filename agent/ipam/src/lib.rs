@@ -36,6 +36,9 @@ mod requests;
 mod static_ips;
 mod unbind;
 
+#[cfg(test)]
+mod mock_api_server;
+
 pub use eligibility::NoPool;
 pub use error::{ErrorClass, IpamError, Shortage};
 pub use ipam::{Ipam, Settings};

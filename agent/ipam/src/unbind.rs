@@ -101,3 +101,6 @@ impl Ipam {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
