@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -24,11 +24,11 @@ use holdfast_cni::{CniError, Invocation, Verb, code};
 pub use metrics::VerbMetrics;
 use serde::Serialize;
 use serde_json::json;
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::node::Attach;
+use crate::node::Attachments;
 
 /// The largest request; a network configuration with a long GC list fits many times.
 const BODY_LIMIT: usize = 8 << 20;
@@ -42,7 +42,7 @@ pub struct ServerError {
 }
 
 struct Shared {
-    attach: Attach,
+    attachments: Attachments,
     deadline: Duration,
     metrics: VerbMetrics,
     requests: TaskTracker,
@@ -69,13 +69,13 @@ pub fn listen(path: &Path) -> Result<UnixListener, ServerError> {
 /// Serves until `stop`, then lets running requests end.
 pub async fn serve(
     listener: UnixListener,
-    attach: Attach,
+    attachments: Attachments,
     deadline: Duration,
     metrics: VerbMetrics,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let requests = TaskTracker::new();
-    let shared = Arc::new(Shared { attach, deadline, metrics, requests: requests.clone() });
+    let shared = Arc::new(Shared { attachments, deadline, metrics, requests: requests.clone() });
     let mut router = Router::new();
     for verb in Verb::ALL {
         let handler = move |State(shared): State<Arc<Shared>>, body: Bytes| answer(shared, verb, body);
@@ -102,14 +102,14 @@ async fn answer(shared: Arc<Shared>, verb: Verb, body: Bytes) -> Response {
 }
 
 async fn perform(shared: Arc<Shared>, verb: Verb, invocation: Invocation) -> Response {
-    let (attach, started) = (&shared.attach, Instant::now());
+    let (attachments, started) = (&shared.attachments, Instant::now());
     let deadline = started + shared.deadline;
     let response = match verb {
-        Verb::Add => reply(attach.add(&invocation, deadline).await),
-        Verb::Del => reply(attach.del(&invocation, deadline).await.map(|()| json!({}))),
-        Verb::Check => reply(attach.check(&invocation, deadline).await.map(|()| json!({}))),
-        Verb::Status => reply(attach.status(&invocation, deadline).await.map(|()| json!({}))),
-        Verb::Gc => reply(attach.gc(&invocation, deadline).await.map(|()| json!({}))),
+        Verb::Add => reply(attachments.add(&invocation, deadline).await),
+        Verb::Del => reply(attachments.del(&invocation, deadline).await.map(|()| json!({}))),
+        Verb::Check => reply(attachments.check(&invocation, deadline).await.map(|()| json!({}))),
+        Verb::Status => reply(attachments.status(&invocation, deadline).await.map(|()| json!({}))),
+        Verb::Gc => reply(attachments.gc(&invocation, deadline).await.map(|()| json!({}))),
     };
     shared.metrics.answered(verb, started.elapsed());
     tracing::debug!(status = %response.status(), took = ?started.elapsed(), "answered");

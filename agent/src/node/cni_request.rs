@@ -7,6 +7,8 @@ use holdfast_core::id::{ContainerId, IfName, PodName};
 use holdfast_ipam::BindRequest;
 use holdfast_net::LinkSpec;
 
+use super::attachment::Attachment;
+
 /// What ADD, DEL and CHECK are about.
 #[derive(Debug, Clone)]
 pub(super) struct CniRequest {
@@ -65,6 +67,12 @@ impl CniRequest {
         })
     }
 
+    /// Returns the attachment that the request is about.
+    pub(super) fn attachment(&self) -> Attachment {
+        Attachment { pod: self.pod.clone(), container: self.container.clone(), interface: self.interface.clone() }
+    }
+
+    /// Returns what the records are asked for.
     pub(super) fn bind_request(&self) -> BindRequest<'_> {
         BindRequest {
             pod: self.pod.clone(),

@@ -8,7 +8,7 @@ use holdfast_net::NetError;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NodeError {
+pub enum NodeError {
     /// In the records.
     #[error(transparent)]
     Ipam(#[from] IpamError),

@@ -2,20 +2,22 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use holdfast_core::id::PodName;
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
+/// A lock for each pod that has one.
 #[derive(Debug, Default)]
 pub(super) struct PodLocks(Mutex<HashMap<PodName, Weak<AsyncMutex<()>>>>);
 
 impl PodLocks {
-    /// Waits for the pod's lock, which ends when the answer is dropped.
+    /// Waits for the pod's lock. Dropping what is returned unlocks it.
     pub(super) async fn lock(&self, pod: &PodName) -> OwnedMutexGuard<()> {
         let lock = {
-            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locks = self.0.lock();
             locks.retain(|_, lock| lock.strong_count() > 0);
             let lock = locks.get(pod).and_then(Weak::upgrade).unwrap_or_default();
             locks.insert(pod.clone(), Arc::downgrade(&lock));
@@ -32,7 +34,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn turns_are_taken_by_pod() {
+    async fn each_pod_has_its_own_lock() {
         let (locks, a, b) = (PodLocks::default(), PodName::new("n", "a"), PodName::new("n", "b"));
         let first = locks.lock(&a).await;
         let mut second = Box::pin(locks.lock(&a));
@@ -40,6 +42,6 @@ mod tests {
         drop(locks.lock(&b).await);
         drop(first);
         drop(second.await);
-        assert_eq!(locks.0.lock().unwrap().values().filter(|lock| lock.strong_count() > 0).count(), 0);
+        assert_eq!(locks.0.lock().values().filter(|lock| lock.strong_count() > 0).count(), 0);
     }
 }

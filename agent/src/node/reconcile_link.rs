@@ -1,38 +1,40 @@
-//! One link compared with its records: adopted, questioned, or left as it is.
+//! One link compared with its records: adopted, verified, removed, or left as it is.
 
 use std::net::IpAddr;
 
 use holdfast_api::endpoint::EndpointIp;
 use holdfast_core::{
-    binding::LinkOwner,
+    binding::{Event, LinkOwner},
     guard_mode::GuardMode,
-    id::{ContainerId, Generation},
+    id::{ContainerId, Generation, PodName},
 };
+use holdfast_guard::Link;
 use holdfast_net::HostLink;
 
 use super::{
-    Attach, NodeError,
-    driver::Attachment,
-    reconcile::{Held, Snapshot},
+    attachment::Attachment,
+    error::NodeError,
+    reconcile::Reconciler,
+    sandbox::SandboxState,
+    snapshot::{HolderRecord, Snapshot},
 };
-use crate::node::sandbox::{self, SandboxState};
 
-impl Attach {
-    /// A link on the node.
+impl Reconciler {
+    /// Compares a link on the node.
     pub(super) async fn reconcile_link(
         &self,
         link: &HostLink,
-        known: Option<&holdfast_guard::Link>,
+        known: Option<&Link>,
         snapshot: &Snapshot,
     ) -> Result<(), NodeError> {
         let mode = self.mode_for(link.pod.as_ref().and_then(|pod| snapshot.mode(pod)));
         if known.is_some_and(|known| known.info.mode != mode) {
-            self.datapath.set_mode(link.index, mode)?;
+            self.backends.guard.set_mode(link.index, mode)?;
         }
         match snapshot.holders.get(&link.container) {
-            Some(held) if known.is_some() => {
+            Some(record) if known.is_some() => {
                 let carried = link.addresses.iter().copied();
-                if snapshot.is_current(link.index, held.generation, carried) {
+                if snapshot.is_current(link.index, record.generation, carried) {
                     Ok(())
                 } else {
                     self.adopt(link, mode).await
@@ -43,114 +45,119 @@ impl Attach {
         }
     }
 
-    /// What a pod asks for, or else the node's.
+    /// Returns the mode that a pod asks for, or else the node's.
     fn mode_for(&self, asked: Option<GuardMode>) -> GuardMode {
-        asked.unwrap_or(self.mode)
+        asked.unwrap_or(self.driver.mode)
     }
 
-    /// Binds what the link carries. The list that brought us here may be old by now: the endpoint is read again in the
-    /// pod's lock, so that no ADD comes in between.
+    /// Binds what the link carries. The snapshot may be old by now: the endpoint is read again with the pod locked, so that
+    /// no ADD comes in between.
     async fn adopt(&self, link: &HostLink, mode: GuardMode) -> Result<(), NodeError> {
         let Some(pod) = &link.pod else { return Ok(()) };
-        let _lock = self.locks.lock(pod).await;
-        let Some((ip, generation)) = self.ipam.interface_record(pod, &link.container, &link.ifname).await? else {
-            return Ok(());
-        };
+        let _lock = self.driver.locks.lock(pod).await;
+        let record = self.backends.records.interface_record(pod, &link.container, &link.ifname).await?;
+        let Some((ip, generation)) = record else { return Ok(()) };
         // A sandbox that died keeps its record only until that is collected.
-        if self.sandboxes.state(&link.container) == SandboxState::Dead {
+        if self.driver.sandboxes.state(&link.container).await == SandboxState::Dead {
             return Ok(());
         }
         let carried = |address: &IpAddr| link.addresses.contains(address);
         let listed: Vec<_> = ip.networks().map(|net| net.addr()).filter(carried).collect();
         tracing::info!(%pod, link = %link.name, container = %link.container, addresses = ?listed, %generation, "adopted a link that the guard did not know as it is");
         let owner = owner_of(link);
-        self.attach_host_link((link.index, &link.name, mode), owner, generation)?;
-        self.bind_link(link.index, owner, generation, listed)
+        self.driver.attach_host_link((link.index, &link.name), mode, owner, generation)?;
+        self.driver.bind_link(link.index, owner, generation, listed)
     }
 
-    /// No endpoint names this link's container: a crash left it, or its address moved on. The records decide. A link
-    /// whose sandbox is dead as well is nobody's.
+    /// No endpoint names this link's container: a crash left it, or its address moved on. The records decide. A link whose
+    /// sandbox is dead as well is removed.
     async fn reconcile_unrecorded(&self, link: &HostLink, mode: GuardMode) -> Result<(), NodeError> {
         let Some(pod) = &link.pod else { return Ok(()) };
-        if self.sandboxes.state(&link.container) == SandboxState::Dead {
-            let _lock = self.locks.lock(pod).await;
+        if self.driver.sandboxes.state(&link.container).await == SandboxState::Dead {
+            let _lock = self.driver.locks.lock(pod).await;
             tracing::info!(%pod, link = %link.name, container = %link.container, "removed the link of a dead sandbox");
-            return self.remove_link(&link.container, &link.ifname).await;
+            return self.driver.remove_link(&link.container, &link.ifname).await;
         }
         let owner = owner_of(link);
-        self.attach_host_link((link.index, &link.name, mode), owner, Generation::default())?;
-        self.register(link.index, owner);
-        self.verify_link(link.index).await;
+        self.driver.attach_host_link((link.index, &link.name), mode, owner, Generation::default())?;
+        self.driver.register(link.index, owner);
+        self.driver.verify_link(link.index).await;
         Ok(())
     }
 
-    /// A link inside a pod, which another plugin made.
-    pub(super) async fn reconcile_pod_interface(
-        &self,
-        link: &holdfast_guard::Link,
-        snapshot: &Snapshot,
-    ) -> Result<(), NodeError> {
-        let known = self.attachments().get(&link.link).cloned();
-        let Some(attachment) = known.or_else(|| self.identify(link, snapshot)) else { return self.fence_unowned(link) };
-        self.attachments().insert(link.link, attachment.clone());
+    /// Compares a link inside a pod, which another plugin made.
+    pub(super) async fn reconcile_pod_interface(&self, link: &Link, snapshot: &Snapshot) -> Result<(), NodeError> {
+        let known = match self.driver.attachments.get(link.link) {
+            None => self.identify(link, snapshot).await,
+            known => known,
+        };
+        let Some(attachment) = known else { return self.fence_unowned(link) };
+        self.driver.attachments.insert(link.link, attachment.clone());
         let mode = self.mode_for(snapshot.mode(&attachment.pod));
         if link.info.mode != mode {
-            self.datapath.set_mode(link.link, mode)?;
+            self.backends.guard.set_mode(link.link, mode)?;
         }
-        self.watch_unwatched(&attachment.container).await;
-        if let Some(held) = snapshot.holders.get(&attachment.container) {
-            let listed = held.on(&attachment).into_iter().flat_map(EndpointIp::networks).map(|net| net.addr());
-            if snapshot.is_current(link.link, held.generation, listed) {
+        self.driver.check_sandbox(&attachment.container).await;
+        if let Some(record) = snapshot.holders.get(&attachment.container) {
+            let listed = record.interface(&attachment).into_iter().flat_map(EndpointIp::networks).map(|net| net.addr());
+            if snapshot.is_current(link.link, record.generation, listed) {
                 return Ok(());
             }
-        } else if self.sandboxes.state(&attachment.container) == SandboxState::Dead {
-            let _lock = self.locks.lock(&attachment.pod).await;
+        } else if self.driver.sandboxes.state(&attachment.container).await == SandboxState::Dead {
+            let _lock = self.driver.locks.lock(&attachment.pod).await;
             tracing::info!(pod = %attachment.pod, container = %attachment.container, "forgot the interface of a dead sandbox");
-            return self.detach(link);
+            return self.driver.detach(link);
         }
-        self.register(link.link, LinkOwner { tag: link.info.container_tag, mac: link.info.mac });
-        self.verify_link(link.link).await;
+        self.driver.register(link.link, LinkOwner { tag: link.info.container_tag, mac: link.info.mac });
+        self.driver.verify_link(link.link).await;
         Ok(())
     }
 
-    /// Whose a link inside a pod is, after an earlier agent made it: an endpoint names its container, or its sandbox's
-    /// process still says.
-    fn identify(&self, link: &holdfast_guard::Link, snapshot: &Snapshot) -> Option<Attachment> {
+    /// Finds out whose a link inside a pod is, after an earlier agent made it: an endpoint names its container, or its
+    /// sandbox's process still says.
+    async fn identify(&self, link: &Link, snapshot: &Snapshot) -> Option<Attachment> {
         let tag = link.info.container_tag;
         let by_record = snapshot.holders.iter().find(|(container, _)| container.tag() == tag);
-        let found = by_record.map(|(container, held)| (container.clone(), held.pod.clone())).or_else(|| {
-            let (pid, _) = self.datapath.sandboxes().ok()?.into_iter().find(|(_, watched)| *watched == tag)?;
-            let (container, uid) = sandbox::identity(pid)?;
-            (container.tag() == tag).then_some((container, snapshot.pods.get(&uid)?.clone()))
-        });
-        found.map(|(container, pod)| Attachment { pod, container, interface: link.name.clone() })
+        let (container, pod) = match by_record {
+            Some((container, record)) => (container.clone(), record.pod.clone()),
+            None => self.identify_by_process(tag, snapshot).await?,
+        };
+        Some(Attachment { pod, container, interface: link.name.clone() })
+    }
+
+    async fn identify_by_process(&self, tag: u64, snapshot: &Snapshot) -> Option<(ContainerId, PodName)> {
+        let watched = self.backends.guard.sandboxes().ok()?;
+        let (pid, _) = watched.into_iter().find(|(_, watched)| *watched == tag)?;
+        let (container, uid) = self.backends.processes.identity(pid).await?;
+        (container.tag() == tag).then_some((container, snapshot.pods.get(&uid)?.clone()))
+    }
+
+    /// Fences the link inside a pod of a container that neither a record nor a process names.
+    fn fence_unowned(&self, link: &Link) -> Result<(), NodeError> {
+        tracing::info!(link = %link.link, name = %link.name, "fenced a link inside a pod that no record names");
+        self.driver.step(Event::Detaching { link: link.link }).map(drop)
     }
 
     /// An endpoint names a container without any link of ours: another plugin made its interfaces, and no guard came to
     /// them.
-    pub(super) async fn attach_missing(&self, container: &ContainerId, held: &Held, snapshot: &Snapshot) {
-        if !self.find_and_watch(container).await {
+    pub(super) async fn attach_missing(&self, container: &ContainerId, record: &HolderRecord, snapshot: &Snapshot) {
+        if !self.driver.find_and_watch(container).await {
             return;
         }
-        let _lock = self.locks.lock(&held.pod).await;
-        for ip in &held.ips {
+        let pod = &record.pod;
+        let _lock = self.driver.locks.lock(pod).await;
+        for ip in &record.ips {
             let Ok(interface) = ip.interface.parse() else { continue };
-            match self.ipam.interface_record(&held.pod, container, &interface).await {
-                Ok(Some(record)) if self.is_attached(container, &interface).is_ok_and(|attached| !attached) => {
-                    let attachment = Attachment { pod: held.pod.clone(), container: container.clone(), interface };
-                    self.reattach_pod_interface(attachment, record, self.mode_for(snapshot.mode(&held.pod))).await;
+            match self.backends.records.interface_record(pod, container, &interface).await {
+                Ok(Some(record)) if self.driver.is_attached(container, &interface).is_ok_and(|attached| !attached) => {
+                    let attachment = Attachment { pod: pod.clone(), container: container.clone(), interface };
+                    let mode = self.mode_for(snapshot.mode(pod));
+                    self.driver.reattach_pod_interface(attachment, record, mode).await;
                 }
                 Ok(_) => {}
-                Err(error) => tracing::debug!(pod = %held.pod, %error, "not read; the next comparison looks again"),
+                Err(error) => tracing::debug!(%pod, %error, "not read; the next reconciliation looks again"),
             }
         }
-    }
-}
-
-impl Held {
-    /// What the record says of a attachment's interface.
-    fn on(&self, attachment: &Attachment) -> Option<&EndpointIp> {
-        self.ips.iter().find(|ip| ip.interface == attachment.interface.as_str())
     }
 }
 
