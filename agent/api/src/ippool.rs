@@ -1,4 +1,4 @@
-//! `SpiderIPPool`: the addresses that pods may get, and who has them.
+//! `SpiderIPPool`: the addresses that pods may get, and their holders.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a pool holds and whom it is for.
+/// The finalizer of the kinds that Spiderpool defines.
+pub const FINALIZER: &str = "spiderpool.spidernet.io";
+
+/// The addresses of a pool, and the pods that may use them.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "spiderpool.spidernet.io",
@@ -68,10 +71,10 @@ pub struct IpPoolSpec {
     /// The pool's addresses: single ones or ranges `first-last`. Absent: an empty pool.
     #[serde(default, rename = "ips", skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<String>,
-    /// Addresses of `ips` that are never given out: single ones or ranges `first-last`.
+    /// Addresses of `ips` that are not allocated: single ones or ranges `first-last`.
     #[serde(default, rename = "excludeIPs", skip_serializing_if = "Vec::is_empty")]
     pub exclude_ips: Vec<String>,
-    /// The default route's next hop. Never given out.
+    /// The default route's next hop. It is not allocated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
     /// The VLAN of the subnet; 0 is none.
@@ -84,10 +87,10 @@ pub struct IpPoolSpec {
     /// Only pods with these labels use the pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_affinity: Option<LabelSelector>,
-    /// Only pods in namespaces with these labels use the pool. `namespaceName` goes before it.
+    /// Only pods in namespaces with these labels use the pool. `namespaceName` takes precedence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_affinity: Option<LabelSelector>,
-    /// Only pods on nodes with these labels use the pool. `nodeName` goes before it.
+    /// Only pods on nodes with these labels use the pool. `nodeName` takes precedence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_affinity: Option<LabelSelector>,
     /// Only pods in these namespaces use the pool.
@@ -99,10 +102,10 @@ pub struct IpPoolSpec {
     /// Only interfaces of these Multus network attachments (`namespace/name`) use the pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub multus_name: Vec<String>,
-    /// Used by pods for which nothing else names a pool.
+    /// Used by pods for which no annotation and no configuration names a pool.
     #[serde(default)]
     pub default: bool,
-    /// Takes no new pods.
+    /// New pods get no address of the pool.
     #[serde(default)]
     pub disable: bool,
 }
@@ -117,27 +120,27 @@ pub struct Route {
     pub gw: String,
 }
 
-/// What the controller last saw of the pool. A view: allocation never reads it for a decision.
+/// The pool as the controller last saw it. A view: no allocation is decided by it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IpPoolStatus {
     /// JSON: address → `Allocation`. Absent when no address is in use.
     #[serde(rename = "allocatedIPs", skip_serializing_if = "Option::is_none")]
     pub allocated_ips: Option<String>,
-    /// How many addresses the pool has.
+    /// The number of addresses that the pool has.
     #[serde(rename = "totalIPCount", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub total_ip_count: Option<i64>,
-    /// How many of them are in use.
+    /// The number of addresses in use.
     #[serde(rename = "allocatedIPCount", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub allocated_ip_count: Option<i64>,
-    /// What is worth knowing about the pool.
+    /// The conditions of the pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
 
-/// Who has one address, as `status.allocatedIPs` shows it.
+/// The holder of one address, as `status.allocatedIPs` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Allocation {
@@ -150,12 +153,12 @@ pub struct Allocation {
     /// The pod's UID.
     #[serde(default)]
     pub pod_uid: String,
-    /// The sandbox that holds the address now. Absent while a sticky address waits for its pod.
+    /// The sandbox that holds the address now. Absent while a sticky address is reserved.
     #[serde(rename = "containerID", default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
 }
 
-/// The content of `status.allocatedIPs`, in the order of its text.
+/// The content of `status.allocatedIPs`, sorted by the addresses' text.
 pub type Allocations = BTreeMap<String, Allocation>;
 
 impl IpPoolSpec {
@@ -173,8 +176,8 @@ impl IpPoolSpec {
 }
 
 impl SpiderIPPool {
-    /// Whether another IPAM wrote the status last: it has records, and none of the conditions that the controller writes
-    /// with each. Addresses that it gave out may have no claims yet.
+    /// Returns true where another IPAM wrote the status last: it has records, and none of the conditions that the
+    /// controller writes with each. The other IPAM's addresses may have no claims yet.
     pub fn is_foreign(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.allocated_ips.is_some() && status.conditions.is_empty())
     }

@@ -1,10 +1,10 @@
 //! holdfast's Kubernetes API: the kinds that users see, and the one store that writes them.
 //!
 //! ```text
-//! ippool, endpoint, reserved, claim   the kinds, as Rust types; `crds` turns them into manifests
-//! annotations, labels, owner          what is read from, and written on, pods and namespaces
-//! store                               reads and compare-and-swap writes; nothing else writes to the API server
-//! event_recorder                      Kubernetes events: a bounded queue and the task that writes it
+//! pod, namespace ──▶ annotations, labels, owner, retain ──▶ callers in ipam, node, controller
+//! manifests      ◀── crds ◀── ippool, endpoint, reserved, claim (the kinds, as Rust types)
+//! callers        ──▶ store ──▶ API server: live reads, creates, compare-and-swap; `store::WriteGate` stops a former leader
+//! callers        ──▶ event_recorder ──▶ bounded queue ──▶ one task ──▶ events.k8s.io
 //! ```
 
 #![forbid(unsafe_code)]
@@ -20,9 +20,3 @@ pub mod owner;
 pub mod reserved;
 pub mod retain;
 pub mod store;
-
-/// The API group of the kinds that Spiderpool's users know.
-pub const GROUP: &str = "spiderpool.spidernet.io";
-
-/// The finalizer of the kinds that Spiderpool's users know.
-pub const FINALIZER: &str = "spiderpool.spidernet.io";

@@ -1,9 +1,8 @@
 //! Pools are held against deletion while addresses of theirs are in use.
 
 use holdfast_api::{
-    FINALIZER,
     claim::{ClaimState, IPClaim},
-    ippool::SpiderIPPool,
+    ippool::{FINALIZER, SpiderIPPool},
     store::StoreError,
 };
 use kube::ResourceExt;

@@ -1,4 +1,4 @@
-//! Claims: create decides who gets an address, compare-and-swap who keeps it.
+//! Writes of claims: the create decides which endpoint gets an address, compare-and-swap which one keeps it.
 
 use std::net::IpAddr;
 
@@ -9,60 +9,63 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams, Preconditions},
 };
 
-use super::{ATTEMPTS, Store, StoreError};
+use super::{
+    client::{ATTEMPTS, Store},
+    error::StoreError,
+};
 use crate::{
     claim::{ClaimState, IPClaim, name_of},
     labels::{POOL_LABEL, label_value},
 };
 
-/// The outcome of asking for an address.
+/// The outcome of [`Store::acquire`].
 #[derive(Debug)]
 pub enum AcquireOutcome {
-    /// The endpoint has it.
+    /// The endpoint has the address.
     Acquired,
-    /// Another endpoint does: `namespace/name`.
+    /// Another endpoint has the address: `namespace/name`.
     HeldBy(String),
 }
 
-/// The outcome of reading a claim again after the endpoint lists its address.
+/// The outcome of [`Store::verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VerifyOutcome {
     /// The address is the endpoint's.
     Held,
-    /// The claim went meanwhile. A sticky ADD may create it again; a first one starts over.
+    /// The claim was deleted meanwhile. A sticky ADD may create it again; a first ADD starts over.
     Gone,
     /// Another endpoint has the address: `namespace/name`.
     Lost(String),
 }
 
-/// The outcome of the last step of a release.
+/// The outcome of [`Store::finish_release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReleaseOutcome {
-    /// The claim is gone, the address free.
+    /// The claim is deleted, the address free.
     Deleted,
-    /// The endpoint lists the address again: the mark was taken back.
+    /// The endpoint lists the address again: the claim is held again.
     Unmarked,
-    /// Somebody changed the claim first. Nothing was done.
+    /// Another writer changed the claim first; nothing was done.
     Changed,
 }
 
 impl Store {
-    /// The claim of an address.
+    /// Returns the claim of an address.
     pub async fn claim(&self, address: IpAddr) -> Result<Option<IPClaim>, StoreError> {
-        let read = self.claims.get_opt(&name_of(address)).await;
+        let read = self.all::<IPClaim>().get_opt(&name_of(address)).await;
         read.map_err(|error| StoreError::new("read", format!("the claim of {address}"), error))
     }
 
-    /// All claims of a pool. Costs as much as the pool is full: for when the pool seems exhausted.
+    /// Returns all claims of a pool. The cost grows with the number of claims: only for a pool that seems exhausted.
     pub async fn pool_claims(&self, pool: &str) -> Result<Vec<IPClaim>, StoreError> {
         let params = ListParams::default().labels(&format!("{POOL_LABEL}={}", label_value(pool)));
-        let list = self.claims.list(&params).await;
+        let list = self.all::<IPClaim>().list(&params).await;
         let list = list.map_err(|error| StoreError::new("list", format!("the claims of pool {pool}"), error))?;
         Ok(list.items.into_iter().filter(|claim| claim.spec.pool == pool).collect())
     }
 
-    /// Asks for an address. A claim that the endpoint already has (a crash left it, or it rests) is taken by
-    /// compare-and-swap, never just used.
+    /// Acquires an address for an endpoint. A claim that the endpoint already has (a crash left it, or it is released) is
+    /// acquired by compare-and-swap, never just used.
     pub async fn acquire(&self, address: IpAddr, pool: &str, endpoint: &PodName) -> Result<AcquireOutcome, StoreError> {
         for _ in 0..ATTEMPTS {
             match self.create_claim(address, pool, endpoint).await {
@@ -85,14 +88,15 @@ impl Store {
         Err(StoreError::Conflict { what: format!("the claim of {address}") })
     }
 
-    /// Creates the claim of an address that the endpoint lists.
+    /// Creates the claim of an address. Fails with a conflict where there is one.
     pub async fn create_claim(&self, address: IpAddr, pool: &str, endpoint: &PodName) -> Result<(), StoreError> {
         self.check_gate(|| format!("the claim of {address}"))?;
-        let created = self.claims.create(&PostParams::default(), &IPClaim::held(address, pool, endpoint)).await;
+        let created =
+            self.all::<IPClaim>().create(&PostParams::default(), &IPClaim::held(address, pool, endpoint)).await;
         created.map(drop).map_err(|error| StoreError::new("create", format!("the claim of {address}"), error))
     }
 
-    /// Reads a claim again, now that the endpoint lists its address. One that was marked is taken back.
+    /// Reads a claim again, now that the endpoint lists its address. One that is marked as released is held again.
     pub async fn verify(&self, address: IpAddr, endpoint: &PodName) -> Result<VerifyOutcome, StoreError> {
         for _ in 0..ATTEMPTS {
             let Some(claim) = self.claim(address).await? else { return Ok(VerifyOutcome::Gone) };
@@ -110,8 +114,9 @@ impl Store {
         Err(StoreError::Conflict { what: format!("the claim of {address}") })
     }
 
-    /// Marks the claim of an address that its endpoint no longer lists: whoever lists it by now keeps it. The claim is
-    /// read before the endpoint, so that one taken back in between fails the mark.
+    /// Marks the claim of an address that its endpoint no longer lists as released. Returns false, having done nothing,
+    /// where the endpoint lists the address again. The claim is read before the endpoint, so that the mark fails if the
+    /// claim was acquired in between.
     pub async fn mark_released(&self, address: IpAddr, endpoint: &PodName) -> Result<bool, StoreError> {
         let Some(claim) = self.claim(address).await?.filter(|claim| claim.belongs_to(endpoint)) else {
             return Ok(false);
@@ -129,7 +134,7 @@ impl Store {
         }
     }
 
-    /// The same for a claim that was read before: the mark fails if it changed since, and then it is read again.
+    /// The same for a claim that was read before. If it changed since, it is read again.
     pub async fn mark_claim_released(&self, claim: &IPClaim, endpoint: &PodName) -> Result<bool, StoreError> {
         let address = claim.spec.address;
         if claim.spec.state == ClaimState::Held && claim.belongs_to(endpoint) {
@@ -145,8 +150,8 @@ impl Store {
         self.mark_released(address, endpoint).await
     }
 
-    /// Ends the rest of a marked claim. The endpoint is read after the mark: if it lists the address again, the mark
-    /// goes; else the claim is deleted as it was marked, or not at all.
+    /// Ends the cooldown of a marked claim. The endpoint is read after the mark: if it lists the address again, the mark is
+    /// removed; else the claim is deleted at the version of the mark, or not at all.
     pub async fn finish_release(&self, claim: &IPClaim) -> Result<ReleaseOutcome, StoreError> {
         let address = claim.spec.address;
         if let Some(endpoint) = claim.endpoint()
@@ -161,13 +166,14 @@ impl Store {
         self.delete_claim(claim).await
     }
 
-    /// Deletes a claim as it was read, or not at all. Only for one that has rested, or that locks no address.
+    /// Deletes a claim at the version that was read, or not at all. Only for one whose cooldown is over, or that locks no
+    /// address.
     pub async fn delete_claim(&self, claim: &IPClaim) -> Result<ReleaseOutcome, StoreError> {
         let address = claim.spec.address;
         self.check_gate(|| format!("the claim of {address}"))?;
         let preconditions = Preconditions { uid: claim.uid(), resource_version: claim.resource_version() };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match self.claims.delete(&claim.name_any(), &params).await {
+        match self.all::<IPClaim>().delete(&claim.name_any(), &params).await {
             Ok(_) => Ok(ReleaseOutcome::Deleted),
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(ReleaseOutcome::Changed),
             Err(error) => Err(StoreError::new("delete", format!("the claim of {address}"), error)),
@@ -180,12 +186,7 @@ impl Store {
         let mut next = claim.clone();
         next.spec.state = state;
         next.spec.released_at = (state == ClaimState::Released).then(Timestamp::now);
-        let replaced = self.claims.replace(&claim.name_any(), &PostParams::default(), &next).await;
-        match replaced {
-            Ok(_) => Ok(()),
-            // Deleted since it was read: somebody else came first, as with any other change.
-            Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::Conflict { what: what() }),
-            Err(error) => Err(StoreError::new("update", what(), error)),
-        }
+        let replaced = self.all::<IPClaim>().replace(&claim.name_any(), &PostParams::default(), &next).await;
+        replaced.map(drop).map_err(|error| StoreError::of_replace(what(), error))
     }
 }

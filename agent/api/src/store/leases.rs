@@ -1,4 +1,4 @@
-//! The lease that one of several controllers holds.
+//! The lease that the leading controller holds.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -7,7 +7,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, ResourceExt, api::PostParams};
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// One lease object. Its writes pass no gate: holding it is what opens the gate.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// The lease `namespace/name`.
+    /// Returns the lease `namespace/name`.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned(), name: name.to_owned() }
     }
@@ -27,13 +27,13 @@ impl Leases {
         format!("lease {}/{}", self.namespace, self.name)
     }
 
-    /// The lease as it is now.
+    /// Returns the lease, as the API server has it now.
     pub async fn read(&self) -> Result<Option<Lease>, StoreError> {
         self.api.get_opt(&self.name).await.map_err(|error| StoreError::new("read", self.what(), error))
     }
 
-    /// Writes the lease, as it was read or for the first time, as `holder`'s; an empty one releases it. A conflict
-    /// means that somebody else wrote first.
+    /// Writes `holder` into the lease at the version that was read, or creates it; an empty holder releases it. Fails with
+    /// a conflict where another candidate wrote first.
     pub async fn write(&self, read: Option<&Lease>, holder: &str, seconds: i32) -> Result<Lease, StoreError> {
         let now = Some(MicroTime(Timestamp::now()));
         let mut lease = read.cloned().unwrap_or_default();
