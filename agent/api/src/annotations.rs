@@ -27,7 +27,7 @@ pub const STATIC_IPS: &str = "ipam.spidernet.io/static-ips";
 /// The time for which an address is kept after its ordinal is scaled away, on the pod (from its template) or the
 /// StatefulSet. The endpoint remembers it, since the pod is gone when it counts.
 pub const RETAIN: &str = "ipam.spidernet.io/retain";
-/// `enforce` or `observe`: what the guard does with packets whose address is not the pod's own.
+/// The guard's mode for packets whose address is not the pod's own: `enforce` or `observe`.
 pub const GUARD: &str = "holdfast.io/guard";
 
 /// The annotations of one object.

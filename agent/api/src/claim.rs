@@ -1,5 +1,5 @@
-//! `IPClaim`: one address in use. The object's name is the address, so creating it is the lock that makes the
-//! address unique.
+//! `IPClaim`: one address in use. The object's name is the address, so its creation is the lock that makes the address
+//! unique.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::labels::{POOL_LABEL, label_value};
 
-/// Stands for the pool of an address that no pool gives out: no pool can have that name.
+/// The pool of a claim whose address is in no pool. No pool can have that name.
 pub const NO_POOL: &str = "(none)";
 
 /// The address and the endpoint that it belongs to.
@@ -36,33 +36,33 @@ pub struct IpClaimSpec {
     /// The address.
     #[schemars(with = "String")]
     pub address: IpAddr,
-    /// The pool it came from.
+    /// The pool that the address is from.
     pub pool: String,
     /// The endpoint that it belongs to: `namespace/name`.
     #[schemars(regex(pattern = r"^[^/]+/[^/]+$"))]
     pub endpoint: String,
-    /// Whether the address is in use.
+    /// The state of the address.
     #[serde(default)]
     pub state: ClaimState,
-    /// When it was released.
+    /// The time of the release.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub released_at: Option<Timestamp>,
 }
 
-/// Whether a claimed address is in use.
+/// The state of a claimed address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ClaimState {
-    /// It is.
+    /// It is in use.
     #[default]
     Held,
-    /// It rests: free, but given to nobody else until the rest is over.
+    /// It is released, but not given to another pod until its cooldown is over.
     Released,
 }
 
 impl IPClaim {
-    /// A claim of `address` for `endpoint`, not yet on the API server.
+    /// Returns a claim of `address` for `endpoint`, not yet on the API server.
     pub fn held(address: IpAddr, pool: &str, endpoint: &PodName) -> Self {
         let spec = IpClaimSpec {
             address,
@@ -76,20 +76,20 @@ impl IPClaim {
         claim
     }
 
-    /// Whether the claim belongs to `endpoint`.
+    /// Returns true where the claim belongs to `endpoint`.
     pub fn belongs_to(&self, endpoint: &PodName) -> bool {
         self.endpoint().as_ref() == Some(endpoint)
     }
 
-    /// The endpoint that the claim belongs to. None where somebody wrote no `namespace/name`.
+    /// Returns the endpoint that the claim belongs to; none where its text is not `namespace/name`.
     pub fn endpoint(&self) -> Option<PodName> {
         let (namespace, name) = self.spec.endpoint.split_once('/')?;
         Some(PodName::new(namespace, name))
     }
 }
 
-/// The name of the claim of an address: an object's name may hold no colon, so an IPv6 address stands there with
-/// all of its eight groups, joined by dashes.
+/// Returns the name of the claim of an address. An object's name may contain no colon, so that of an IPv6 address has all
+/// eight groups, joined by dashes.
 pub fn name_of(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_string(),
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_one_for_each_address_and_valid() {
+    fn each_address_has_one_valid_name() {
         let cases = [
             ("172.22.40.181", "172.22.40.181"),
             ("::ffff:172.22.40.181", "172.22.40.181"),
@@ -113,5 +113,10 @@ mod tests {
         for (address, name) in cases {
             assert_eq!(name_of(address.parse().unwrap()), name);
         }
+    }
+
+    #[test]
+    fn no_pool_has_a_label_value_of_its_own() {
+        assert_eq!(label_value(NO_POOL), "none-8c36545f724b9460");
     }
 }

@@ -1,4 +1,4 @@
-//! The manifests of the kinds, for API servers 1.20 and newer.
+//! The CRD manifests of the kinds, for API servers 1.20 and newer.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -7,7 +7,7 @@ use kube::CustomResourceExt;
 
 use crate::{claim::IPClaim, endpoint::SpiderEndpoint, ippool::SpiderIPPool, reserved::SpiderReservedIP};
 
-/// All definitions, as they stand in the chart.
+/// Returns all definitions, as the chart has them.
 pub fn all() -> Vec<CustomResourceDefinition> {
     let mut all = vec![SpiderIPPool::crd(), endpoint(), SpiderReservedIP::crd(), IPClaim::crd()];
     for version in all.iter_mut().flat_map(|definition| &mut definition.spec.versions) {
@@ -18,8 +18,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     all
 }
 
-/// What serde fills in for absent fields is nobody's wish, so it is not written into users' objects; and API server 1.20
-/// takes the default `""` for null. That a pool is not `default` and not disabled is worth showing.
+/// Removes the defaults that serde fills in for absent fields, so that the API server does not write them into users'
+/// objects; version 1.20 takes the default `""` for null. The booleans `default` and `disable` of a pool are worth showing.
 fn keep_boolean_defaults(schema: &mut JSONSchemaProps) {
     if schema.type_.as_deref() != Some("boolean") {
         schema.default = None;
@@ -30,7 +30,7 @@ fn keep_boolean_defaults(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// The manifests' file names and contents.
+/// Returns the manifests' file names and contents.
 pub fn manifests() -> Result<Vec<(String, String)>, serde_yaml_ng::Error> {
     let manifest = |definition: CustomResourceDefinition| {
         let text = serde_yaml_ng::to_string(&definition)?;
@@ -40,7 +40,8 @@ pub fn manifests() -> Result<Vec<(String, String)>, serde_yaml_ng::Error> {
     all().into_iter().map(manifest).collect()
 }
 
-/// An endpoint's status is written with a plain update, as Spiderpool's is: it has no status subresource.
+/// Returns the definition of `SpiderEndpoint` without a status subresource: its status is written with a plain update, as
+/// Spiderpool's is.
 fn endpoint() -> CustomResourceDefinition {
     let mut definition = SpiderEndpoint::crd();
     for version in &mut definition.spec.versions {
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_needed_that_api_servers_1_20_do_not_have() {
+    fn manifests_use_only_what_api_servers_1_20_have() {
         for (name, text) in manifests().unwrap() {
             for newer in ["x-kubernetes-validations", "selectableFields"] {
                 assert!(!text.contains(newer), "{name} has {newer}");

@@ -1,4 +1,4 @@
-//! `SpiderEndpoint`: who holds which addresses now.
+//! `SpiderEndpoint`: a pod's addresses and their present holder.
 
 use std::{borrow::Cow, collections::HashSet, net::IpAddr};
 
@@ -17,10 +17,10 @@ use crate::{
 /// The owner kind whose pods keep their addresses.
 pub const STATEFUL_SET: &str = "StatefulSet";
 
-/// How many former holders an endpoint remembers.
+/// The number of former holders that an endpoint keeps.
 pub const HISTORY_LIMIT: usize = 16;
 
-/// A `SpiderEndpoint` has no spec: what it says stands in its status, which is written with a plain update.
+/// A `SpiderEndpoint` has no spec: its data is its status, which is written with a plain update.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "spiderpool.spidernet.io",
@@ -72,7 +72,7 @@ pub const HISTORY_LIMIT: usize = 16;
 )]
 pub struct SpiderEndpointFields {}
 
-/// The addresses of a pod and who holds them.
+/// The addresses of a pod and their holders.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointStatus {
@@ -93,9 +93,9 @@ pub struct EndpointStatus {
     pub history: Vec<FormerHolder>,
 }
 
-/// Who holds the endpoint's addresses.
+/// The holder of an endpoint's addresses.
 ///
-/// Texts that are empty are left out: API server 1.20 takes an empty one for null, and refuses it.
+/// Empty strings are omitted: API server 1.20 takes an empty string for null, and refuses it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
@@ -112,26 +112,26 @@ pub struct Holder {
     #[serde(rename = "containerID", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub container_id: Option<ContainerId>,
-    /// Grows by one with each new holder.
+    /// The fencing token, which grows by one with each new holder.
     #[serde(default, with = "generation")]
     #[schemars(with = "i64", range(min = 0))]
     pub generation: Generation,
-    /// Whether a container holds the addresses.
+    /// The state of the addresses.
     #[serde(default)]
     pub state: HolderState,
-    /// Since when.
+    /// The time from which the container has held the addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub bound_at: Option<Timestamp>,
 }
 
-/// Whether a container holds an endpoint's addresses.
+/// The state of an endpoint's addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HolderState {
-    /// A container does.
+    /// A container holds them.
     #[default]
     Bound,
-    /// None does: the addresses wait for the pod.
+    /// No container holds them; they are kept for the pod.
     Reserved,
 }
 
@@ -163,7 +163,7 @@ pub struct EndpointIp {
     /// The next hop of the IPv6 default route.
     #[serde(rename = "ipv6Gateway", skip_serializing_if = "Option::is_none")]
     pub ipv6_gateway: Option<String>,
-    /// Whether the interface gets no default route.
+    /// True where the interface gets no default route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean_gateway: Option<bool>,
     /// Further routes.
@@ -174,7 +174,7 @@ pub struct EndpointIp {
     pub mac: Option<String>,
 }
 
-/// Who held an endpoint's addresses before.
+/// A former holder of an endpoint's addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FormerHolder {
@@ -190,47 +190,47 @@ pub struct FormerHolder {
     #[serde(with = "generation")]
     #[schemars(with = "i64", range(min = 0))]
     pub generation: Generation,
-    /// From when.
+    /// The time from which the container held the addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub bound_at: Option<Timestamp>,
-    /// To when.
+    /// The time at which its holding ended.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub ended_at: Timestamp,
-    /// Why it ended.
+    /// The reason why it ended.
     pub reason: String,
 }
 
 impl SpiderEndpoint {
-    /// An endpoint for `pod` that holds nothing, not yet on the API server.
+    /// Returns an endpoint for `pod` that lists no address, not yet on the API server.
     pub fn for_pod(pod: &PodName) -> Self {
         let mut endpoint = Self::new(&pod.name, SpiderEndpointFields {});
         endpoint.metadata.namespace = Some(pod.namespace.clone());
         endpoint
     }
 
-    /// Lets the node's agent see the endpoint.
+    /// Labels the endpoint with a node, so that its agent watches the endpoint.
     pub fn label_with_node(&mut self, node: &str) {
         self.labels_mut().insert(NODE_LABEL.to_owned(), label_value(node).into_owned());
     }
 
-    /// The pod that the endpoint is for.
+    /// Returns the pod that the endpoint is for.
     pub fn pod(&self) -> PodName {
         PodName::new(self.namespace().unwrap_or_default(), self.name_any())
     }
 
-    /// What the endpoint says; an endpoint that says nothing yet has the empty status.
+    /// Returns the endpoint's status; the default one where there is none yet.
     pub fn record(&self) -> Cow<'_, EndpointStatus> {
         self.status.as_ref().map_or_else(|| Cow::Owned(EndpointStatus::default()), Cow::Borrowed)
     }
 
-    /// All addresses that the endpoint lists.
+    /// Returns all addresses that the endpoint lists.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let ips = self.status.iter().flat_map(|status| &status.current.ips);
         ips.flat_map(EndpointIp::networks).map(|net| net.addr()).collect()
     }
 
-    /// Takes addresses off the list. Answers whether there was any.
+    /// Removes addresses from the list. Returns true where at least one was listed.
     pub fn drop_addresses(&mut self, addresses: &HashSet<IpAddr>) -> bool {
         let before = self.addresses().len();
         let ips = self.status.iter_mut().flat_map(|status| &mut status.current.ips);
@@ -245,14 +245,14 @@ impl SpiderEndpoint {
         self.addresses().len() != before
     }
 
-    /// Whether the endpoint lists `address`.
+    /// Returns true where the endpoint lists `address`.
     pub fn lists(&self, address: IpAddr) -> bool {
         self.addresses().contains(&address)
     }
 }
 
 impl EndpointStatus {
-    /// Whether the addresses outlive the pod: its owner is a StatefulSet.
+    /// Returns true where the addresses outlive the pod: its owner is a StatefulSet.
     pub fn is_sticky(&self) -> bool {
         self.owner_controller_type == STATEFUL_SET
     }
@@ -276,14 +276,14 @@ impl EndpointStatus {
 }
 
 impl EndpointIp {
-    /// The addresses with their prefix lengths. What is no address in CIDR form is passed over: the records of other
-    /// tools are read as they are.
+    /// Returns the addresses with their prefix lengths. Text that is not an address in CIDR form, which other tools may
+    /// write, is skipped.
     pub fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
         [&self.ipv4, &self.ipv6].into_iter().flatten().filter_map(|text| text.parse().ok())
     }
 }
 
-/// Generations stand in JSON as signed 64-bit integers, the largest kind that the API server's schemas know.
+/// Generations as signed 64-bit integers, the largest type that the API server's schemas have.
 mod generation {
     use holdfast_core::id::Generation;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};

@@ -1,19 +1,20 @@
-//! The labels of holdfast's objects, and the values that names have in them.
+//! The labels of holdfast's objects, and the label values of names.
 
 use std::borrow::Cow;
 
-/// The pool of a claim's address, to list a pool's claims. Its value is [`label_value`] of the pool's name.
+/// The pool of a claim's address, to list a pool's claims. The value is [`label_value`] of the pool's name.
 pub const POOL_LABEL: &str = "holdfast.io/pool";
 
-/// The node on which an endpoint is bound. An agent watches the endpoints that carry its node's name.
+/// The node on which an endpoint is bound. An agent watches the endpoints with its node's name. The value is
+/// [`label_value`] of it.
 pub const NODE_LABEL: &str = "holdfast.io/node";
 
-/// How long the value of a label may be. Names may have 253 characters.
+/// The longest value of a label. Names may have 253 characters.
 const LABEL_LIMIT: usize = 63;
 
-/// The label's value that stands for a name, in objects and selectors alike: the name itself where it may stand in a
-/// label, else its beginning and a hash of the whole. Two names may share one, if hardly ever: what a selector finds is
-/// asked for its name.
+/// Returns the label value of a name, for objects and selectors alike: the name itself where it is a valid label value,
+/// else its beginning and a hash of the whole. Two names may have one value, if hardly ever: callers compare the names of
+/// the objects that a selector matches.
 pub fn label_value(name: &str) -> Cow<'_, str> {
     let inside = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let ends = |text: &str| [text.bytes().next(), text.bytes().last()].iter().flatten().all(u8::is_ascii_alphanumeric);
@@ -33,15 +34,14 @@ pub fn label_value(name: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claim::NO_POOL;
 
     #[test]
-    fn any_name_can_stand_in_a_label() {
+    fn any_name_has_a_valid_label_value() {
         for plain in ["default-v4", "node1.example.com", &"a".repeat(63), ""] {
             assert_eq!(label_value(plain), plain);
         }
         let long = "pool-".repeat(40);
-        for odd in [&long, &format!("{long}x"), NO_POOL, "-a", "a.", "ä", "a b", &"-".repeat(80)] {
+        for odd in [&long, &format!("{long}x"), "(none)", "-a", "a.", "ä", "a b", &"-".repeat(80)] {
             let value = label_value(odd);
             let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
             assert!(value.len() <= 63 && value.bytes().all(fine), "{odd} became {value}");
@@ -49,6 +49,6 @@ mod tests {
             assert!(ends.iter().all(u8::is_ascii_alphanumeric), "{odd} became {value}");
         }
         assert_ne!(label_value(&long), label_value(&format!("{long}x")));
-        assert_eq!(label_value(NO_POOL), "none-8c36545f724b9460");
+        assert_eq!(label_value("(none)"), "none-8c36545f724b9460");
     }
 }

@@ -1,23 +1,23 @@
-//! The owner of a pod: whether its addresses outlive it, and whose they are.
+//! The owner of a pod, which decides whether the pod's addresses outlive it.
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::endpoint::{EndpointStatus, STATEFUL_SET};
 
-/// Who a pod belongs to.
+/// The owner of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// `StatefulSet`, `Deployment`, …; `Pod` where there is none.
+    /// `StatefulSet`, `Deployment`, …; `Pod` for a pod without an owner.
     pub kind: String,
-    /// The owner's name; the pod's own where there is none.
+    /// The owner's name; the pod's own for a pod without an owner.
     pub name: String,
-    /// The owner's UID. A Deployment's is not known: its pods belong to a ReplicaSet.
+    /// The owner's UID. None for a Deployment: its pods name their ReplicaSet.
     pub uid: Option<String>,
 }
 
 impl Owner {
-    /// Reads the controlling owner reference. A ReplicaSet's name is its Deployment's and the pod template's hash,
-    /// which the pod carries as a label: no further read is needed to name the Deployment.
+    /// Returns the owner that the controlling owner reference names. A ReplicaSet's name is its Deployment's and the pod
+    /// template's hash, which is a label of the pod: the Deployment's name needs no further read.
     pub fn of(pod: &Pod) -> Self {
         let references = pod.metadata.owner_references.iter().flatten();
         let Some(reference) = references.into_iter().find(|reference| reference.controller == Some(true)) else {
@@ -34,13 +34,13 @@ impl Owner {
         Self { kind: reference.kind.clone(), name: reference.name.clone(), uid: Some(reference.uid.clone()) }
     }
 
-    /// Whether the pod keeps its addresses.
+    /// Returns true where the addresses outlive the pod.
     pub fn is_stateful_set(&self) -> bool {
         self.kind == STATEFUL_SET
     }
 
-    /// Whether an endpoint's record is this owner's: the same StatefulSet by UID. A record from before UIDs were
-    /// written is taken by its name.
+    /// Returns true where an endpoint's record names this owner, by UID. A record without a UID, which older versions
+    /// wrote, is matched by kind and name.
     pub fn owns(&self, record: &EndpointStatus) -> bool {
         let same_name = record.owner_controller_type == self.kind && record.owner_controller_name == self.name;
         same_name && record.owner_controller_uid.as_ref().is_none_or(|uid| self.uid.as_ref() == Some(uid))
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_named() {
+    fn owners_are_named_by_the_controlling_reference() {
         let set = Owner::of(&pod("StatefulSet", "web", None));
         assert!(set.is_stateful_set());
         assert_eq!((set.name.as_str(), set.uid.as_deref()), ("web", Some("u")));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_set_under_the_old_name_owns_nothing() {
+    fn a_new_set_of_the_same_name_does_not_own_the_record() {
         let owner = Owner::of(&pod("StatefulSet", "web", None));
         let mut record = EndpointStatus {
             owner_controller_type: "StatefulSet".into(),

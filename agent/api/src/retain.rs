@@ -1,13 +1,13 @@
-//! How long an address is kept after its ordinal is scaled away, as people write it.
+//! The retain time: an address is kept for it after its ordinal is scaled away.
 
 use std::time::Duration;
 
-/// A time that cannot be read.
+/// A retain time of another form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no time like 30m, 24h or 7d12h (units: s, m, h, d)")]
 pub struct RetainError(String);
 
-/// Reads a time like `24h`, `90s` or `1d12h`.
+/// Parses a time like `24h`, `90s` or `1d12h`.
 pub fn parse_retain(text: &str) -> Result<Duration, RetainError> {
     let wrong = || RetainError(text.to_owned());
     let mut rest = text.trim();
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_people_write_them() {
+    fn times_with_units_are_parsed() {
         for (text, seconds) in [("0s", 0), ("90s", 90), ("24h", 86400), ("1d12h", 129_600), (" 5m ", 300)] {
             assert_eq!(parse_retain(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
