@@ -6,10 +6,11 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::deploy;
 use crate::lab::{self, Lab};
 use crate::progress::Progress;
+use crate::setup::{self, Release};
 use crate::test::cargo_program;
-use crate::{deploy, setup};
 
 /// What `cargo xtask bench` is asked to do.
 #[derive(Args)]
@@ -58,8 +59,9 @@ fn consequences(arguments: &Arguments, progress: &Progress) -> Result<()> {
 
 /// Brings a laboratory up, installs holdfast as a user would, and measures on it.
 fn on_cluster(arguments: &Arguments, values: Value, parts: &[&str], progress: &Progress) -> Result<()> {
-    setup::laboratory(progress)?;
-    let lab = Cluster::Lab(Lab::anew(&arguments.name, progress)?);
+    let release = Release::of_environment()?;
+    setup::laboratory(release, progress)?;
+    let lab = Cluster::Lab(Lab::anew(&arguments.name, release, progress)?);
     let outcome = deploy::install(&lab, values, progress)
         .and_then(|()| measure("cluster", "cluster", Some(&arguments.name), parts));
     if !arguments.keep

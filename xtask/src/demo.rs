@@ -13,9 +13,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::deploy;
 use crate::lab::Lab;
 use crate::progress::{Progress, output};
-use crate::{deploy, setup};
+use crate::setup::{self, Release, VARIABLE};
 use scene::Scene;
 
 /// Options of `cargo xtask demo`.
@@ -27,6 +28,9 @@ pub struct Arguments {
     /// The laboratory's name
     #[arg(long, default_value = "demo")]
     name: String,
+    /// The release of Kubernetes that the laboratory runs
+    #[arg(long, value_enum, default_value_t, env = VARIABLE)]
+    kubernetes: Release,
     /// Use this kind cluster, made if it is not there
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "holdfast", conflicts_with = "kubeconfig")]
     kind: Option<String>,
@@ -95,8 +99,8 @@ fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Cluster> {
         }
         return Ok(Cluster::Kind(name.clone()));
     }
-    setup::laboratory(progress)?;
-    Ok(Cluster::Lab(Lab::up(&arguments.name, progress)?))
+    setup::laboratory(arguments.kubernetes, progress)?;
+    Ok(Cluster::Lab(Lab::up(&arguments.name, arguments.kubernetes, progress)?))
 }
 
 fn values(arguments: &Arguments) -> Result<Value> {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::progress::{Progress, output};
@@ -34,7 +34,7 @@ pub fn install_loaded(cluster: &Cluster, values: Value, progress: &Progress) -> 
     let kinds = chart().join("crds");
     cluster.run(&["apply", "-f", kinds.to_str().context("the chart's path is not text")?])?;
     cluster.run(&["wait", "--for=condition=Established", "crd", "--timeout=60s", "--all"])?;
-    let manifests = helm::template(&chart(), NAMESPACE, &with_api_server(cluster, values), progress)?;
+    let manifests = helm::template(&chart(), NAMESPACE, &values, progress)?;
     cluster.apply(&manifests)?;
     wait_ready(cluster, progress)
 }
@@ -81,14 +81,6 @@ pub fn rolled_out(workload: &Value) -> Result<(), String> {
     }
 }
 
-/// In the laboratory no service proxy runs: the agents are told the API server's own address.
-fn with_api_server(cluster: &Cluster, mut values: Value) -> Value {
-    if let Cluster::Lab(_) = cluster {
-        values["apiServer"] = json!({"host": "172.22.0.1", "port": 6443});
-    }
-    values
-}
-
 fn load(cluster: &Cluster, archive: &Path) -> Result<()> {
     match cluster {
         Cluster::Lab(lab) => lab.load_image(archive),
@@ -104,6 +96,8 @@ fn load(cluster: &Cluster, archive: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -6,7 +6,7 @@
 //!            bridge br0 = the LAN 172.22.0.0/16 · fd00:22::/64
 //!        ┌──────────────┬───────────────────────┐
 //!   node1 .11      node2 .12                lan .100
-//!   containerd, kubelet, pods               a host that is no node
+//!   containerd, kubelet, kube-proxy, pods   a host that is no node
 //! ```
 //! Each place is a network namespace; a node is a mount namespace and a set of cgroups too. Nodes start without a CNI
 //! configuration, so they are not ready, and pods on the host's network run on them all the same.
@@ -38,6 +38,7 @@ pub use self::layout::of_checkout;
 use self::layout::{CP, LAN, Layout, NODES, Place};
 pub use self::node::Node;
 use crate::progress::Progress;
+use crate::setup::Release;
 
 /// A laboratory that was brought up. It stays up when this value is dropped.
 ///
@@ -51,19 +52,19 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Brings the laboratory `name` up; one that is up already is left alone.
-    pub fn up(name: &str, progress: &Progress) -> Result<Self> {
+    /// Brings the laboratory `name` up with a release of Kubernetes; one that is up already is left alone.
+    pub fn up(name: &str, release: Release, progress: &Progress) -> Result<Self> {
         let layout = Layout::new(name)?;
         let lock = layout.lock(progress)?;
-        let description = Box::new(up::up(&layout, progress)?);
+        let description = Box::new(up::up(&layout, release, progress)?);
         Ok(Self { layout, description, lock: Some(lock) })
     }
 
     /// Brings the laboratory `name` up from nothing, whatever is left of an earlier one.
-    pub fn anew(name: &str, progress: &Progress) -> Result<Self> {
+    pub fn anew(name: &str, release: Release, progress: &Progress) -> Result<Self> {
         let layout = Layout::new(name)?;
         let lock = layout.lock(progress)?;
-        let description = Box::new(up::anew(&layout, progress)?);
+        let description = Box::new(up::anew(&layout, release, progress)?);
         Ok(Self { layout, description, lock: Some(lock) })
     }
 

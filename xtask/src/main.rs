@@ -16,7 +16,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Install and build what the project needs on a new machine
-    Setup,
+    Setup(setup::Arguments),
     /// A Kubernetes with two nodes on this machine
     Lab(lab::command::Arguments),
     /// Build the image holdfast:dev
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     match cli.task {
-        Task::Setup => setup::run(&progress)?,
+        Task::Setup(arguments) => setup::run(arguments.kubernetes, &progress)?,
         Task::Lab(arguments) => return lab::command::run(arguments, &progress),
         Task::Crdgen => crdgen::run()?,
         Task::Demo(arguments) => demo::run(&arguments, &progress)?,

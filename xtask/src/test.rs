@@ -26,7 +26,8 @@ use crate::build_ebpf::{self, Verdict};
 use crate::cluster::Cluster;
 use crate::lab::{self, Lab};
 use crate::progress::Progress;
-use crate::{deploy, setup, vm};
+use crate::setup::{self, Release, VARIABLE};
+use crate::{deploy, vm};
 use suite::{Tally, cargo};
 
 /// Options of `cargo xtask test`.
@@ -38,6 +39,9 @@ pub struct Arguments {
     /// The laboratory's name; each checkout has its own
     #[arg(long, default_value_t = lab::of_checkout("test"))]
     name: String,
+    /// The release of Kubernetes that the laboratory runs
+    #[arg(long, value_enum, default_value_t, env = VARIABLE)]
+    kubernetes: Release,
     /// Leave the cluster up
     #[arg(long)]
     keep: bool,
@@ -78,7 +82,7 @@ impl Suite {
 
 /// Runs the suites. An error means that something failed, and everything that could run did.
 pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
-    setup::run(progress)?;
+    setup::run(arguments.kubernetes, progress)?;
     let mut total = Tally::default();
     let mut summary = Vec::new();
     for suite in Suite::chosen(arguments) {
@@ -122,8 +126,11 @@ fn perform(suite: Suite, arguments: &Arguments, progress: &Progress) -> Result<T
         }
         Suite::Unit => tests(&["--workspace"]),
         Suite::Kernel => tests(&["--package", "holdfast-tests", "--features", "netns"]),
-        Suite::Lab => tests(&["--package", "xtask", "--features", "lab", "--test", "lab"]),
-        Suite::Apiserver => tests(&["--package", "holdfast-tests", "--features", "apiserver", "--test", "apiserver"]),
+        Suite::Lab => on_release(arguments.kubernetes, &["--package", "xtask", "--features", "lab", "--test", "lab"]),
+        Suite::Apiserver => on_release(
+            arguments.kubernetes,
+            &["--package", "holdfast-tests", "--features", "apiserver", "--test", "apiserver"],
+        ),
         Suite::Cluster => cluster(arguments, progress),
         Suite::Vm => kernels(arguments, progress),
     }
@@ -132,6 +139,11 @@ fn perform(suite: Suite, arguments: &Arguments, progress: &Progress) -> Result<T
 /// Runs all tests of what these arguments choose.
 fn tests(chosen: &[&str]) -> Result<Tally> {
     Tally::of_tests(cargo(&["test", "--no-fail-fast"]).args(chosen))
+}
+
+/// Runs tests that start a Kubernetes of their own: this release.
+fn on_release(release: Release, chosen: &[&str]) -> Result<Tally> {
+    Tally::of_tests(cargo(&["test", "--no-fail-fast"]).args(chosen).env(VARIABLE, release.to_string()))
 }
 
 /// Runs the guard's tests in virtual machines. A kernel that does not get to the end counts as a failure.
@@ -154,7 +166,7 @@ fn kernels(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
 
 /// Brings a laboratory up, installs holdfast as a user would, and runs the suite on it.
 fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
-    let lab = Cluster::Lab(Lab::anew(&arguments.name, progress)?);
+    let lab = Cluster::Lab(Lab::anew(&arguments.name, arguments.kubernetes, progress)?);
     // Short rests, so that tests of collection end soon.
     let values = json!({"spiderpoolController": {"releasedRestSeconds": 5, "unlistedRestSeconds": 10}});
     let tally = deploy::install(&lab, values, progress).and_then(|()| {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use xtask::lab::{Lab, of_checkout};
 use xtask::progress::{Look, Progress, output};
+use xtask::setup::Release;
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// What an agent's pod looks like to a node.
@@ -60,7 +61,7 @@ fn a_laboratory_from_up_to_down() -> Result<()> {
     let progress = Progress::new();
     let before = kernel_settings();
     let name = of_checkout("selftest");
-    let lab = Lab::anew(&name, &progress)?;
+    let lab = Lab::anew(&name, Release::of_environment()?, &progress)?;
 
     let checked = its_name_is_taken(&lab)
         .and_then(|()| another_comes_and_goes(&lab, &progress))
@@ -85,7 +86,7 @@ fn its_name_is_taken(lab: &Lab) -> Result<()> {
 
 /// What tests of another checkout do meanwhile: a laboratory of the same addresses, with nothing in common.
 fn another_comes_and_goes(lab: &Lab, progress: &Progress) -> Result<()> {
-    let other = Lab::anew(&of_checkout("selftest2"), progress)?;
+    let other = Lab::anew(&of_checkout("selftest2"), Release::of_environment()?, progress)?;
     let checked = cluster(lab).and_then(|first| {
         ensure!(first != cluster(&other)?, "both names lead to one cluster");
         output(&mut lab.kubectl(&["create", "namespace", "mine"]))?;

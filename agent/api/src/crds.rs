@@ -1,4 +1,4 @@
-//! The CRD manifests of the kinds, for API servers 1.20 and newer.
+//! The CRD manifests of the kinds.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -19,7 +19,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 }
 
 /// Removes the defaults that serde fills in for absent fields, so that the API server does not write them into users'
-/// objects; version 1.20 takes the default `""` for null. The booleans `default` and `disable` of a pool are worth showing.
+/// objects. The booleans `default` and `disable` of a pool are worth showing.
 fn keep_boolean_defaults(schema: &mut JSONSchemaProps) {
     if schema.type_.as_deref() != Some("boolean") {
         schema.default = None;

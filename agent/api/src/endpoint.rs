@@ -95,7 +95,7 @@ pub struct EndpointStatus {
 
 /// The holder of an endpoint's addresses.
 ///
-/// Empty strings are omitted: API server 1.20 takes an empty string for null, and refuses it.
+/// Empty strings are omitted: an absent one says the same.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {

@@ -15,9 +15,10 @@ use kube::{Client, Config};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use xtask::deploy;
 use xtask::lab::pki;
 use xtask::progress::{Progress, output};
-use xtask::{deploy, setup};
+use xtask::setup::{self, Release};
 
 /// Counts of requests by method and kind.
 #[derive(Clone, Default)]
@@ -111,7 +112,7 @@ impl Server {
             holdfast_agent::telemetry::init(&filter)?;
         }
         let progress = Progress::new();
-        let programs = setup::parts(&progress)?.join("bin");
+        let programs = setup::parts(Release::of_environment()?, &progress)?.join("bin");
         let folder = tempfile::tempdir()?;
         let keys = folder.path().join("pki");
         pki::create(&keys)?;
@@ -130,7 +131,6 @@ impl Server {
                 format!("--initial-advertise-peer-urls={peer}"),
                 format!("--initial-cluster=default={peer}"),
                 "--unsafe-no-fsync=true".to_owned(),
-                "--logger=zap".to_owned(),
             ],
         )?;
         let key = |file: &str| keys.join(file).display().to_string();

@@ -12,6 +12,7 @@ use super::layout::DEFAULT;
 use crate::cluster::Cluster;
 use crate::deploy;
 use crate::progress::{Progress, output};
+use crate::setup::{Release, VARIABLE};
 
 /// Options of `cargo xtask lab`.
 #[derive(Args)]
@@ -19,6 +20,9 @@ pub struct Arguments {
     /// Which laboratory; several run side by side
     #[arg(long, global = true, default_value = DEFAULT, env = "HOLDFAST_LAB_NAME")]
     name: String,
+    /// The release of Kubernetes to bring up
+    #[arg(long, global = true, value_enum, default_value_t, env = VARIABLE)]
+    kubernetes: Release,
     #[command(subcommand)]
     action: Action,
 }
@@ -82,7 +86,7 @@ enum Action {
 pub fn run(arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
     let name = &arguments.name;
     match arguments.action {
-        Action::Up => Lab::up(name, progress)?.say_how(progress),
+        Action::Up => Lab::up(name, arguments.kubernetes, progress)?.say_how(progress),
         Action::Down => Lab::remove(name, progress)?,
         Action::Status => status(&Lab::load(name)?)?,
         Action::Kubectl { arguments } => return pass_on(&mut Lab::load(name)?.kubectl(&arguments)),
@@ -127,7 +131,8 @@ fn install(name: &str, values: Option<&Path>, progress: &Progress) -> Result<()>
 
 fn status(lab: &Lab) -> Result<()> {
     let description = lab.description();
-    println!("{}: {}", description.name, description.state_dir.display());
+    println!("{}: Kubernetes {}", description.name, description.kubernetes);
+    println!("  state          {}", description.state_dir.display());
     println!("  kubeconfig     {}", description.kubeconfig.display());
     println!("  control plane  {}", description.netns.cp.display());
     println!("  lan host       {}", description.netns.lan.display());

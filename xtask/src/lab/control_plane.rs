@@ -119,7 +119,6 @@ impl<'a> ControlPlane<'a> {
             ("initial-cluster", &format!("default={peer}")),
             // The laboratory's data need not survive the machine.
             ("unsafe-no-fsync", "true"),
-            ("logger", "zap"),
         ])
     }
 
@@ -146,7 +145,7 @@ impl<'a> ControlPlane<'a> {
             ("requestheader-extra-headers-prefix", "X-Remote-Extra-"),
             ("proxy-client-cert-file", &self.pki("front-proxy-client.crt")),
             ("proxy-client-key-file", &self.pki("front-proxy-client.key")),
-            // There is no kube-proxy: webhooks are called at their pods' addresses.
+            // The control plane has no kube-proxy: webhooks are called at their pods' addresses.
             ("enable-aggregator-routing", "true"),
             ("service-cluster-ip-range", SERVICES),
             ("authorization-mode", "Node,RBAC"),
@@ -166,13 +165,11 @@ impl<'a> ControlPlane<'a> {
             ("cluster-signing-cert-file", &self.pki("ca.crt")),
             ("cluster-signing-key-file", &self.pki("ca.key")),
             ("use-service-account-credentials", "true"),
-            // holdfast gives pods their addresses, so nodes get no ranges; there is no cloud.
-            ("controllers", "*,-nodeipam,-route,-cloud-node-lifecycle,-service"),
+            // holdfast gives pods their addresses, so nodes get no ranges.
+            ("controllers", "*,-node-ipam-controller"),
             ("allocate-node-cidrs", "false"),
             ("node-monitor-period", "2s"),
             ("node-monitor-grace-period", "12s"),
-            ("pod-eviction-timeout", "15s"),
-            ("concurrent-gc-syncs", "20"),
         ]));
         arguments
     }
@@ -190,7 +187,6 @@ impl<'a> ControlPlane<'a> {
             ("authorization-kubeconfig", &kubeconfig),
             ("bind-address", "127.0.0.1"),
             ("secure-port", &port.to_string()),
-            ("port", "0"),
             ("cert-dir", &self.state(user)),
             ("leader-elect", "false"),
             // The defaults hold back a test that makes hundreds of pods.

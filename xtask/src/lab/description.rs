@@ -14,6 +14,8 @@ use crate::progress::Progress;
 pub struct Description {
     /// Its name, `lab` unless chosen otherwise.
     pub name: String,
+    /// The version of Kubernetes that it runs, for example `v1.37.2`.
+    pub kubernetes: String,
     /// The administrator's kubeconfig. The server's address is reachable in the laboratory's network namespaces only.
     pub kubeconfig: PathBuf,
     /// The folder with everything that this laboratory writes.

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 pub(super) const DEFAULT: &str = "lab";
 /// The API server's port, on the control plane's address.
 pub(super) const API_PORT: u16 = 6443;
-/// The addresses of Services; nothing routes them, the laboratory has no kube-proxy.
+/// The addresses of Services, which kube-proxy translates on the nodes.
 pub(super) const SERVICES: &str = "10.96.0.0/16";
 /// The first of [`SERVICES`], which Kubernetes gives to its own API.
 pub(super) const API_SERVICE: &str = "10.96.0.1";

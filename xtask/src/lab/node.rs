@@ -1,4 +1,4 @@
-//! A node: a machine's worth of namespaces with containerd and a kubelet, to be switched off, cut and started again.
+//! A node: a machine's worth of namespaces with containerd, a kubelet and kube-proxy, to be switched off, cut and started again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +18,7 @@ use crate::progress::{Look, Progress, output};
 const LEADER: &str = "leader";
 const CONTAINERD: &str = "containerd";
 const KUBELET: &str = "kubelet";
+const PROXY: &str = "kube-proxy";
 /// What containerd logs once its CRI answers. Before that, while it recovers its sandboxes, a kubelet that asks is refused
 /// and gives up.
 const CRI_READY: &str = "Start streaming server";
@@ -61,7 +62,7 @@ impl Node {
         command
     }
 
-    /// Ends kubelet and containerd. Pods go on.
+    /// Ends kubelet and containerd. Pods go on, and so does kube-proxy, which on other clusters is one.
     pub fn stop_runtime(&self, progress: &Progress) -> Result<()> {
         for name in [KUBELET, CONTAINERD] {
             if let Some(process) = self.service(name).running() {
@@ -75,7 +76,7 @@ impl Node {
     /// Starts containerd and the kubelet where they do not run.
     pub fn start_runtime(&self, progress: &Progress) -> Result<()> {
         self.start_containerd(progress)?;
-        self.start_kubelet()?;
+        self.start_kubernetes()?;
         progress.say(format!("{}: containerd and kubelet started", self.name()));
         Ok(())
     }
@@ -142,22 +143,28 @@ impl Node {
         })
     }
 
-    /// Starts the kubelet where it does not run.
-    pub(super) fn start_kubelet(&self) -> Result<()> {
+    /// Starts the kubelet and kube-proxy where they do not run.
+    pub(super) fn start_kubernetes(&self) -> Result<()> {
+        self.start_kubelet()?;
+        let service = self.service(PROXY);
+        if service.running().is_none() {
+            let command = self.exec(&["kube-proxy", "--config=/etc/kubernetes/proxy.json", "--v=2"]);
+            service.start(&command, &self.cgroup()?)?;
+        }
+        Ok(())
+    }
+
+    fn start_kubelet(&self) -> Result<()> {
         let service = self.service(KUBELET);
         if service.running().is_some() {
             return Ok(());
         }
-        let endpoint = format!("unix://{SOCKET}");
         let mut command = self.exec(&[
             "kubelet",
             "--config=/etc/kubernetes/kubelet.json",
             "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
             &format!("--hostname-override={}", self.name()),
             &format!("--node-ip={}", self.ip()),
-            "--container-runtime=remote",
-            &format!("--container-runtime-endpoint={endpoint}"),
-            &format!("--image-service-endpoint={endpoint}"),
             "--v=2",
         ]);
         // It would ask a cloud's metadata service for credentials, for minutes.
@@ -197,7 +204,7 @@ impl Node {
 
     /// The names of services that should run and do not.
     pub(super) fn ended(&self) -> Vec<&'static str> {
-        [LEADER, CONTAINERD, KUBELET].into_iter().filter(|name| self.service(name).running().is_none()).collect()
+        [LEADER, CONTAINERD, KUBELET, PROXY].into_iter().filter(|name| self.service(name).running().is_none()).collect()
     }
 
     pub(super) fn cgroup(&self) -> Result<Cgroup> {

@@ -113,7 +113,11 @@ impl NodeFiles {
     fn configurations(&self, layout: &Layout, node: Place) -> Result<()> {
         let kubernetes = self.of("etc/kubernetes");
         fs::copy(layout.pki().join("ca.crt"), kubernetes.join("ca.crt"))?;
-        fs::copy(layout.pki().join(format!("{}.kubeconfig", node.name)), kubernetes.join("kubelet.kubeconfig"))?;
+        for (user, program) in [(node.name, "kubelet"), ("kube-proxy", "proxy")] {
+            let kubeconfig = layout.pki().join(format!("{user}.kubeconfig"));
+            fs::copy(kubeconfig, kubernetes.join(format!("{program}.kubeconfig")))?;
+        }
+        self.write("etc/kubernetes/proxy.json", &proxy(node))?;
         self.write("etc/kubernetes/kubelet.json", &kubelet(node, &format!("/{}", layout.label(node))))?;
         self.write("etc/containerd/config.toml", &containerd())
     }
@@ -138,6 +142,8 @@ fn kubelet(node: Place, cgroup: &str) -> String {
         "authorization": { "mode": "Webhook" },
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": cgroup,
+        "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
+        "failCgroupV1": false,
         "failSwapOn": false,
         // Root in a container may not lower it.
         "oomScoreAdj": 0,
@@ -162,36 +168,55 @@ fn kubelet(node: Place, cgroup: &str) -> String {
     .to_string()
 }
 
+fn proxy(node: Place) -> String {
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": { "kubeconfig": "/etc/kubernetes/proxy.kubeconfig" },
+        "mode": "iptables",
+        "hostnameOverride": node.name,
+        // Limits of connection tracking belong to the whole machine: they stay as they are.
+        "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
+        "iptables": { "localhostNodePorts": false },
+        "oomScoreAdj": 0,
+    })
+    .to_string()
+}
+
 fn containerd() -> String {
     format!(
-        r#"version = 2
+        r#"version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp"]
 
 [grpc]
 address = "{SOCKET}"
 
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{pause}"
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = "overlayfs"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{pause}"
+
+[plugins."io.containerd.cri.v1.runtime"]
 disable_apparmor = true
 enable_selinux = false
 # Root without CAP_SYS_RESOURCE may not lower it: sandboxes would not start.
 restrict_oom_score_adj = true
 
-[plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/opt/cni/bin"
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["/opt/cni/bin"]
 conf_dir = "/etc/cni/net.d"
 max_conf_num = 1
 
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "overlayfs"
+[plugins."io.containerd.cri.v1.runtime".containerd]
 default_runtime_name = "runc"
 
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 BinaryName = "{PROGRAMS}/runc"
 SystemdCgroup = false
 "#,

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! certificates ─ network ─┬─ etcd, API server ───────────┬─ controllers, scheduler ─┬─ wait for both
-//!                         ├─ node1: containerd, images ──┼─ kubelet ────────────────┤
-//!                         └─ node2: containerd, images ──┴─ kubelet ────────────────┘
+//!                         ├─ node1: containerd, images ──┼─ kubelet, kube-proxy ────┤
+//!                         └─ node2: containerd, images ──┴─ kubelet, kube-proxy ────┘
 //! ```
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::control_plane::ControlPlane;
 use super::description::{Description, Networks};
@@ -19,25 +19,33 @@ use super::node::Node;
 use super::node_files::NodeFiles;
 use super::{down, network, pki};
 use crate::progress::Progress;
-use crate::setup;
+use crate::setup::{self, Release};
 
 /// Makes the laboratory, unless it is up already. The caller holds the lock.
-pub(super) fn up(layout: &Layout, progress: &Progress) -> Result<Description> {
+pub(super) fn up(layout: &Layout, release: Release, progress: &Progress) -> Result<Description> {
     if let Some(description) = Description::read(&layout.state)? {
+        let (there, wanted) = (&description.kubernetes, release.version()?);
+        ensure!(
+            there == wanted,
+            "the laboratory {} runs Kubernetes {there}, not {wanted}; `{} down` removes it",
+            layout.name,
+            layout.command()
+        );
         let ended = ControlPlane::new(layout, &description.programs)?.ended();
         if ended.is_empty() {
             return complete(layout, &description.programs, progress);
         }
         progress.say(format!("{} has lost its control plane ({}): making it new", layout.name, ended.join(", ")));
     }
-    anew(layout, progress)
+    anew(layout, release, progress)
 }
 
 /// Makes the laboratory, whatever is left of an earlier one. The caller holds the lock.
-pub(super) fn anew(layout: &Layout, progress: &Progress) -> Result<Description> {
-    let parts = setup::parts(progress)?;
+pub(super) fn anew(layout: &Layout, release: Release, progress: &Progress) -> Result<Description> {
+    let parts = setup::parts(release, progress)?;
+    progress.say(format!("the laboratory {} runs Kubernetes {}", layout.name, release.version()?));
     down::clear(layout, progress)?;
-    let description = start(layout, &parts, progress).with_context(|| {
+    let description = start(layout, release, &parts, progress).with_context(|| {
         format!(
             "the laboratory {} did not come up; logs: {}; `{} down` removes it",
             layout.name,
@@ -73,7 +81,7 @@ pub(super) fn ended(layout: &Layout, programs: &Path) -> Result<Vec<String>> {
     Ok(all)
 }
 
-fn start(layout: &Layout, parts: &Path, progress: &Progress) -> Result<Description> {
+fn start(layout: &Layout, release: Release, parts: &Path, progress: &Progress) -> Result<Description> {
     fs::create_dir_all(&layout.state)?;
     // Keys are in it.
     fs::set_permissions(&layout.state, fs::Permissions::from_mode(0o700))?;
@@ -87,12 +95,13 @@ fn start(layout: &Layout, parts: &Path, progress: &Progress) -> Result<Descripti
     side_by_side(layout, parts, &control_plane, &nodes, progress)?;
     control_plane.start_controllers()?;
     for node in &nodes {
-        node.start_kubelet()?;
+        node.start_kubernetes()?;
     }
     control_plane.wait_for_cluster(progress)?;
 
     let description = Description {
         name: layout.name.clone(),
+        kubernetes: release.version()?.to_owned(),
         kubeconfig: layout.kubeconfig(),
         state_dir: layout.state.clone(),
         programs: programs.clone(),

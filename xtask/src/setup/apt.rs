@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::progress::{Progress, output};
 
-/// The release whose source package of Kubernetes is complete.
+/// The release whose packages these tasks were tried with.
 const RELEASE: &str = "bookworm";
 
 /// An apt root in a folder of its own that reads this machine's package archive.
@@ -19,9 +19,9 @@ pub(crate) struct PrivateApt {
 }
 
 impl PrivateApt {
-    /// Sets it up under `folder` and reads the package lists, those of source packages too.
+    /// Sets it up under `folder` and reads the package lists.
     pub(crate) fn new(folder: &Path, logs: &Path, progress: &Progress) -> Result<Self> {
-        let apt = Self::set_up(folder, logs, &sources(with_sources)?, "")?;
+        let apt = Self::set_up(folder, logs, &sources(with_release)?, "")?;
         apt.run("reading the package lists", folder, &["update"], progress)?;
         Ok(apt)
     }
@@ -86,20 +86,6 @@ impl PrivateApt {
         output(Command::new("apt-cache").env("APT_CONFIG", &self.config).args(["show", package]))
     }
 
-    /// Fetches a source package and unpacks it; gives the folder of its source.
-    pub(super) fn source(&self, package: &str, folder: &Path, progress: &Progress) -> Result<PathBuf> {
-        fs::create_dir_all(folder)?;
-        let what = format!("fetching the source of {package}");
-        self.run(&what, folder, &["source", "--only-source", package], progress)?;
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                return Ok(path);
-            }
-        }
-        bail!("`apt-get source {package}` left no folder in {}", folder.display())
-    }
-
     fn run(&self, what: &str, folder: &Path, arguments: &[&str], progress: &Progress) -> Result<()> {
         let mut command = Command::new("apt-get");
         command.env("APT_CONFIG", &self.config).current_dir(folder).arg("-qq").args(arguments);
@@ -132,11 +118,10 @@ fn sources(rewrite: impl Fn(&str, &str) -> String) -> Result<String> {
     Ok(rewrite(&modernised(&classic), here))
 }
 
-/// Rewrites a deb822 text so that it serves [`RELEASE`] and source packages.
-fn with_sources(text: &str, here: &str) -> String {
+/// Rewrites a deb822 text so that it serves [`RELEASE`].
+fn with_release(text: &str, here: &str) -> String {
     text.lines().fold(String::new(), |all, line| {
         let line = match line.split_once(':') {
-            Some(("Types", _)) => "Types: deb deb-src".to_owned(),
             Some(("Suites", suites)) => format!("Suites:{}", suites.replace(here, RELEASE)),
             _ => line.to_owned(),
         };
@@ -181,8 +166,8 @@ mod tests {
     #[test]
     fn entries_of_another_release_are_rewritten() {
         let text =
-            with_sources("Types: deb\nURIs: http://archive.test/debian\nSuites: trixie trixie-updates\n", "trixie");
-        assert_eq!(text, "Types: deb deb-src\nURIs: http://archive.test/debian\nSuites: bookworm bookworm-updates\n");
+            with_release("Types: deb\nURIs: http://archive.test/debian\nSuites: trixie trixie-updates\n", "trixie");
+        assert_eq!(text, "Types: deb\nURIs: http://archive.test/debian\nSuites: bookworm bookworm-updates\n");
     }
 
     #[test]

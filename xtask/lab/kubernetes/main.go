@@ -2,12 +2,11 @@
 package main
 
 import (
+	"context"
 	goflag "flag"
 	"fmt"
-	"math/rand"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -22,6 +21,7 @@ import (
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubeadm "k8s.io/kubernetes/cmd/kubeadm/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
@@ -36,7 +36,7 @@ func component(name string) *cobra.Command {
 	case "kube-proxy":
 		return proxy.NewProxyCommand()
 	case "kubelet":
-		return kubelet.NewKubeletCommand()
+		return kubelet.NewKubeletCommand(context.Background())
 	case "kubectl":
 		return kubectl.NewDefaultKubectlCommand()
 	}
@@ -44,17 +44,22 @@ func component(name string) *cobra.Command {
 }
 
 func main() {
-	// Go 1.19 does not seed by itself; without it every component would pick the same "random" names.
-	rand.Seed(time.Now().UnixNano())
 	name := filepath.Base(os.Args[0])
 	command := component(name)
-	if command == nil && len(os.Args) > 1 {
+	if command == nil && name != "kubeadm" && len(os.Args) > 1 {
 		os.Args = os.Args[1:]
 		name = os.Args[0]
 		command = component(name)
 	}
+	// Its command alone knows none of the flags that its own entry adds, and fails without a message.
+	if name == "kubeadm" {
+		if kubeadm.Run() != nil {
+			os.Exit(1)
+		}
+		return
+	}
 	if command == nil {
-		fmt.Fprintln(os.Stderr, "usage: hyperkube COMPONENT [flags]")
+		fmt.Fprintln(os.Stderr, "usage: kubernetes COMPONENT [flags]")
 		os.Exit(2)
 	}
 	// The kubelet parses its own flags and must not have them normalised twice.
