@@ -1,4 +1,4 @@
-//! A host's table of tracked connections, written and read by hand (ctnetlink).
+//! Entries in a host's table of tracked connections, written and read through ctnetlink.
 
 use std::{net::IpAddr, os::fd::AsRawFd};
 
@@ -14,7 +14,7 @@ const NESTED: u16 = 0x8000;
 const UDP: u8 = 17;
 
 /// `NLM_F_REQUEST | NLM_F_ACK`, and `NLM_F_CREATE | NLM_F_EXCL`.
-const ASK: u16 = 5;
+const ACK: u16 = 5;
 const CREATE: u16 = 0x600;
 
 /// An entry for a UDP flow.
@@ -23,7 +23,7 @@ pub(crate) struct Flow {
     source: IpAddr,
     destination: IpAddr,
     port: u16,
-    /// Who answers, where the destination is translated to another address.
+    /// The address behind the destination, if it is translated (DNAT).
     server: IpAddr,
     zone: u16,
 }
@@ -38,7 +38,7 @@ impl Flow {
         Self { port, ..self }
     }
 
-    /// Translated: the destination is a service's, and this is the address behind it.
+    /// Sets the address behind the destination, as for a Service.
     pub(crate) fn served_by(self, server: &str) -> Self {
         Self { server: server.parse().expect("an address"), ..self }
     }
@@ -55,21 +55,21 @@ impl Flow {
         if self.zone == 0 { Vec::new() } else { attribute(ZONE, &self.zone.to_be_bytes()) }
     }
 
-    /// Makes the entry, as if its first packet had come and been let through.
+    /// Creates the entry, as the first packet of the flow would.
     pub(crate) fn make(&self, host: &Host) -> Result<()> {
         let reply = tuple(REPLY, (self.server, 53), (self.source, self.port));
         let timeout = attribute(TIMEOUT, &300_u32.to_be_bytes());
         let attributes = [self.original(), reply, timeout, self.zone()].concat();
-        match host.run(|| ask(0, ASK | CREATE, self.source, &attributes))?? {
+        match host.run(|| request(0, ACK | CREATE, self.source, &attributes))?? {
             0 => Ok(()),
-            errno => bail!("{self:?} was not made (is there nf_conntrack_netlink?): {}", errno_text(errno)),
+            errno => bail!("{self:?} was not created (is there nf_conntrack_netlink?): {}", errno_text(errno)),
         }
     }
 
-    /// Whether there is the entry.
+    /// Returns true if the entry exists.
     pub(crate) fn is_tracked(&self, host: &Host) -> Result<bool> {
         let attributes = [self.original(), self.zone()].concat();
-        match host.run(|| ask(1, ASK, self.source, &attributes))?? {
+        match host.run(|| request(1, ACK, self.source, &attributes))?? {
             0 => Ok(true),
             errno if errno == nix::errno::Errno::ENOENT as i32 => Ok(false),
             errno => bail!("{self:?} was not looked up: {}", errno_text(errno)),
@@ -81,22 +81,22 @@ fn errno_text(errno: i32) -> std::io::Error {
     std::io::Error::from_raw_os_error(errno)
 }
 
-/// Sends one request in the thread's namespace, and gives the errno, or 0.
-fn ask(message: u16, flags: u16, family: IpAddr, attributes: &[u8]) -> Result<i32> {
+/// Sends one request in the thread's namespace, and returns the errno, or 0.
+fn request(message: u16, flags: u16, family: IpAddr, attributes: &[u8]) -> Result<i32> {
     let protocol = SockProtocol::NetlinkNetFilter;
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     let length = u32::try_from(20 + attributes.len())?;
-    let mut request = length.to_ne_bytes().to_vec();
-    request.extend((1 << 8 | message).to_ne_bytes());
-    request.extend(flags.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([if family.is_ipv4() { 2 } else { 10 }, 0, 0, 0]);
-    request.extend(attributes);
-    send(socket.as_raw_fd(), &request, MsgFlags::empty()).context("sending to ctnetlink")?;
+    let mut message_bytes = length.to_ne_bytes().to_vec();
+    message_bytes.extend((1 << 8 | message).to_ne_bytes());
+    message_bytes.extend(flags.to_ne_bytes());
+    message_bytes.extend([0; 8]);
+    message_bytes.extend([if family.is_ipv4() { 2 } else { 10 }, 0, 0, 0]);
+    message_bytes.extend(attributes);
+    send(socket.as_raw_fd(), &message_bytes, MsgFlags::empty()).context("sending to ctnetlink")?;
     let mut answer = [0; 4096];
-    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).context("hearing from ctnetlink")?;
+    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).context("receiving from ctnetlink")?;
     anyhow::ensure!(length >= 20, "an answer of {length} bytes");
-    // NLMSG_ERROR, which is also what an acknowledgement is; anything else is the entry that was asked for.
+    // An acknowledgement is an NLMSG_ERROR too. Any other message is the requested entry.
     let is_error = answer[4..6] == 2_u16.to_ne_bytes();
     Ok(if is_error { -i32::from_ne_bytes(answer[16..20].try_into()?) } else { 0 })
 }

@@ -1,4 +1,4 @@
-//! What a node remembers of an address's former holder.
+//! Flushing of the neighbours and tracked connections of an address's former holder.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::{V4, V6, add, conntrack::Flow, lan, pod_net, ready_node, spec};
 const HOST_V4: &str = "172.22.0.2";
 const HOST_V6: &str = "fd00:22::2";
 
-/// Connections of the pod's addresses, in every place where an entry can have one.
+/// Connections with the pod's addresses in each field that an entry can have one in.
 fn pods_flows() -> Vec<Flow> {
     vec![
         Flow::new(V4, HOST_V4),
@@ -45,11 +45,11 @@ fn assert_tracked(flows: &[Flow], node: &Host, tracked: bool) -> Result<()> {
 }
 
 #[test]
-fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> {
+fn connections_of_a_former_holder_are_flushed_and_others_stay() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     let (flows, others) = (pods_flows(), others_flows());
-    // What went through the node while another one had the address.
+    // Connections that went through this node while another node had the address.
     make(&flows, &node)?;
     make(&others, &node)?;
     assert_tracked(&flows, &node, true)?;
@@ -61,7 +61,7 @@ fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> 
     assert_tracked(&flows, &node, false)?;
     assert_tracked(&others, &node, true)?;
 
-    // A repeated ADD gives the address to nobody else.
+    // A repeated ADD does not move the address.
     make(&flows, &node)?;
     node.block_on(async || {
         add(&network, &spec("c1", &old_pod.path()), &pod_net()).await?;
@@ -75,7 +75,7 @@ fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> 
     })?;
     assert_tracked(&flows, &node, false)?;
 
-    // The late removal of the old one is none of the new one's business; its own is.
+    // The late removal of the old link flushes nothing; the withdrawal of the new one does.
     make(&flows, &node)?;
     node.block_on(async || {
         network.delete(&old.host_name).await?;
@@ -91,7 +91,7 @@ fn connections_of_a_former_holder_are_forgotten_and_others_stay() -> Result<()> 
 }
 
 #[test]
-fn thousands_of_connections_are_forgotten() -> Result<()> {
+fn thousands_of_connections_are_flushed() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     let flows: Vec<_> = (1..=3000).map(|port| Flow::new(HOST_V4, V4).port(port)).collect();
@@ -103,7 +103,7 @@ fn thousands_of_connections_are_forgotten() -> Result<()> {
         add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         let added = began.elapsed();
         network.wait_idle().await?;
-        println!("added after {added:?}, 3000 connections forgotten after {:?}", began.elapsed());
+        println!("added after {added:?}, 3000 connections flushed after {:?}", began.elapsed());
         Ok(())
     })?;
     assert_tracked(&flows, &node, false)?;
@@ -112,7 +112,7 @@ fn thousands_of_connections_are_forgotten() -> Result<()> {
 }
 
 #[test]
-fn a_namespace_that_went_first_leaves_no_connections() -> Result<()> {
+fn a_namespace_deleted_before_its_link_leaves_no_connections() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     let mut pod = Host::new("pod")?;
     let flows = pods_flows();
@@ -132,7 +132,7 @@ fn a_namespace_that_went_first_leaves_no_connections() -> Result<()> {
 }
 
 #[test]
-fn a_neighbour_on_the_uplink_is_forgotten_when_its_address_comes_to_the_node() -> Result<()> {
+fn a_neighbour_on_the_uplink_is_flushed_when_its_address_moves_to_the_node() -> Result<()> {
     let lan = Lan::new()?;
     let (node, network) = ready_node(&lan, "node", 10)?;
     let (there, there_network) = ready_node(&lan, "there", 11)?;
@@ -142,7 +142,7 @@ fn a_neighbour_on_the_uplink_is_forgotten_when_its_address_comes_to_the_node() -
         node.ping(address)?;
         assert!(node.ip(&format!("neigh show {address} dev eth0"))?.contains("lladdr"));
     }
-    // Others' neighbours, and what an administrator has written, are not touched.
+    // Other neighbours, and permanent ones of an administrator, stay.
     node.ip("neigh replace 172.22.0.77 lladdr 02:00:5e:00:53:77 dev eth0 nud reachable")?;
     node.ip("neigh replace 172.22.0.78 lladdr 02:00:5e:00:53:78 dev eth0 nud permanent")?;
     let link = node.block_on(async || {
@@ -179,7 +179,7 @@ fn an_older_link_keeps_no_neighbours() -> Result<()> {
     assert!(neighbours(new.host_name.as_str())?.contains(V6));
     machine.ping(V4)?;
 
-    // An agent that ended before it had forgotten them: whoever withdraws the link comes past.
+    // Neighbours that an earlier agent did not flush before it ended: the withdrawal of the link removes them.
     node.ip(&format!("neigh add {V4} lladdr {} dev {} nud permanent protocol 72", old.pod_mac, old.host_name))?;
     node.block_on(async || {
         assert!(network.withdraw(&old.host_name).await?.is_empty());

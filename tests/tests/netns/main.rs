@@ -68,7 +68,7 @@ async fn add(network: &Network, spec: &LinkSpec, net: &PodNet) -> Result<(PodLin
     }
 }
 
-/// Nothing of ours is on the node.
+/// Asserts that the node has no link, route or proxy of ours.
 fn assert_clean(node: &Host) -> Result<()> {
     for listing in ["route show proto 72", "-6 route show proto 72", "neigh show proxy", "-6 neigh show proxy"] {
         assert_eq!(node.ip(listing)?.trim(), "", "{listing}");

@@ -9,7 +9,7 @@ use holdfast_tests::netns::Host;
 use crate::{V4, V6, add, assert_clean, lan, pod_net, ready_node, spec};
 
 #[test]
-fn an_address_that_moves_to_another_node_is_found_there() -> Result<()> {
+fn an_address_that_moves_to_another_node_is_reached_there() -> Result<()> {
     let (lan, machine, old_node, old_network) = lan()?;
     let (new_node, new_network) = ready_node(&lan, "node2", 11)?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
@@ -19,7 +19,7 @@ fn an_address_that_moves_to_another_node_is_found_there() -> Result<()> {
     let old_mac = old_node.mac("eth0")?;
     assert!(machine.ip(&format!("neigh show {V4}"))?.contains(&old_mac));
 
-    // The old node is not told: it may be cut off, and goes on answering.
+    // The old node may be cut off. It does not know of the move and goes on answering.
     new_node.block_on(async || Ok(add(&new_network, &spec("c2", &new_pod.path()), &pod_net()).await?))?;
     machine.ping(V4)?;
     machine.ping(V6)?;
@@ -28,7 +28,7 @@ fn an_address_that_moves_to_another_node_is_found_there() -> Result<()> {
         let entry = machine.ip(&format!("neigh show {address}"))?;
         assert!(entry.contains(&new_mac), "{entry}");
     }
-    // The old pod's node has its own route still; the new pod is what answered.
+    // The old node still has its route; the new pod has answered.
     let received = new_pod.ip("-s -o link show dev eth0")?;
     assert!(received.contains("RX:"), "{received}");
     old_node.block_on(async || {
@@ -42,7 +42,7 @@ fn an_address_that_moves_to_another_node_is_found_there() -> Result<()> {
 }
 
 #[test]
-fn a_newer_sandbox_takes_over_and_the_late_removal_changes_nothing() -> Result<()> {
+fn late_removal_of_an_old_sandbox_changes_nothing() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     let (old, _) = node.block_on(async || Ok(add(&network, &spec("c1", &old_pod.path()), &pod_net()).await?))?;
@@ -59,7 +59,7 @@ fn a_newer_sandbox_takes_over_and_the_late_removal_changes_nothing() -> Result<(
 }
 
 #[test]
-fn until_it_is_advertised_the_older_sandbox_has_the_address() -> Result<()> {
+fn an_older_sandbox_keeps_the_address_until_the_newer_one_is_advertised() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     node.block_on(async || {
@@ -88,8 +88,8 @@ fn has_addresses(links: &[HostLink], holder: &PodLink) {
     }
 }
 
-/// Begins something and gives it up, as an ADD does that runs out of time. What the kernel was asked goes on.
-async fn give_up<T>(begun: impl Future<Output = T>) {
+/// Starts an operation and drops its future, as an ADD does that runs out of time. The work on the blocking thread goes on.
+async fn abandon<T>(begun: impl Future<Output = T>) {
     tokio::select! {
         biased;
         _ = begun => {}
@@ -98,14 +98,14 @@ async fn give_up<T>(begun: impl Future<Output = T>) {
 }
 
 #[test]
-fn what_was_given_up_does_not_come_after_the_removal() -> Result<()> {
+fn an_abandoned_operation_leaves_nothing_after_the_removal() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     let spec = spec("c1", &pod.path());
     let name = spec.container.host_link(&spec.ifname);
     for _ in 0..20 {
         node.block_on(async || {
-            give_up(network.create(&spec)).await;
+            abandon(network.create(&spec)).await;
             network.delete(&name).await?;
             Ok(network.wait_idle().await?)
         })?;
@@ -113,7 +113,7 @@ fn what_was_given_up_does_not_come_after_the_removal() -> Result<()> {
         node.block_on(async || {
             let link = network.create(&spec).await?;
             let configured = network.configure(&link, &pod_net()).await?;
-            give_up(network.advertise(&link, &pod_net(), &configured.uplink)).await;
+            abandon(network.advertise(&link, &pod_net(), &configured.uplink)).await;
             network.delete(&name).await?;
             Ok(network.wait_idle().await?)
         })?;
@@ -123,7 +123,7 @@ fn what_was_given_up_does_not_come_after_the_removal() -> Result<()> {
 }
 
 #[test]
-fn an_older_sandbox_can_have_its_address_back() -> Result<()> {
+fn an_address_can_be_advertised_again_on_an_older_link() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     node.block_on(async || {
@@ -132,7 +132,7 @@ fn an_older_sandbox_can_have_its_address_back() -> Result<()> {
         let found = network.links().await?.into_iter().find(|link| link.name == old.host_name);
         let found = found.expect("the old link");
         let addresses = [V4.parse::<IpAddr>()?, V6.parse()?];
-        // Whether the newer one is still there, or has gone already.
+        // This works while the newer link exists, and after it has gone.
         network.readvertise(&found, &addresses).await?;
         has_addresses(&network.links().await?, &old);
         machine.ping(V4)?;

@@ -1,4 +1,4 @@
-//! One pod's link, made and taken away.
+//! Creation, check and deletion of a pod's link.
 
 use std::{net::IpAddr, path::Path, time::Duration};
 
@@ -10,11 +10,11 @@ use holdfast_tests::netns::{Host, within};
 use crate::{V4, V6, add, assert_clean, lan, pod_net, spec};
 
 #[test]
-fn a_pod_is_reached_at_once_both_ways() -> Result<()> {
+fn the_first_packet_passes_in_both_directions() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     let (link, configured) = node.block_on(async || Ok(add(&network, &spec("c1", &pod.path()), &pod_net()).await?))?;
-    // No retry: the first packet counts.
+    // No retry: the first packet has to pass.
     pod.ping("172.22.0.2")?;
     pod.ping("fd00:22::2")?;
     machine.ping(V4)?;
@@ -74,7 +74,7 @@ fn deleting_leaves_nothing() -> Result<()> {
         network.delete(&link.host_name).await?;
         assert!(network.links().await?.iter().all(|link| link.addresses.is_empty()));
         network.wait_idle().await?;
-        // Once more: nothing to remove is no error.
+        // A repeated delete is no error.
         Ok(network.delete(&link.host_name).await?)
     })?;
     assert_clean(&node)?;
@@ -84,12 +84,12 @@ fn deleting_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_namespace_that_went_first_leaves_nothing_either() -> Result<()> {
+fn a_namespace_deleted_before_its_link_leaves_nothing() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     let mut pod = Host::new("pod")?;
     let (link, _) = node.block_on(async || Ok(add(&network, &spec("c1", &pod.path()), &pod_net()).await?))?;
     pod.remove()?;
-    // The kernel takes namespaces apart in its own time.
+    // The kernel destroys namespaces asynchronously.
     within(Duration::from_secs(10), || {
         anyhow::ensure!(!node.ip("-o link show")?.contains(link.host_name.as_str()), "the host end is still there");
         Ok(())
@@ -107,7 +107,7 @@ fn adding_twice_gives_the_same_link() -> Result<()> {
         let first = add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         let second = add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         assert_eq!(first, second);
-        // And directly after a delete there is a new one, not the one on its way out.
+        // An ADD directly after a delete creates a new link and does not find the one that is being deleted.
         network.delete(&first.0.host_name).await?;
         let third = add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
         assert_ne!(first.0.host_index, third.0.host_index);
@@ -144,7 +144,7 @@ fn a_failure_undoes_what_was_done() -> Result<()> {
 }
 
 #[test]
-fn a_path_that_is_no_pods_namespace_is_refused() -> Result<()> {
+fn a_path_that_is_not_a_pods_namespace_is_refused() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     let file = tempfile::NamedTempFile::new()?;
     node.block_on(async || {
@@ -186,7 +186,7 @@ fn check_names_what_is_missing() -> Result<()> {
 }
 
 #[test]
-fn a_pod_without_a_default_route_reaches_its_subnet_alone() -> Result<()> {
+fn a_pod_without_a_default_route_reaches_only_its_subnet() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     let net = PodNet { default_route: false, routes: vec![("10.9.0.0/16".parse()?, None)], ..pod_net() };

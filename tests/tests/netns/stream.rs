@@ -1,4 +1,4 @@
-//! A stream of numbered datagrams to the address, from the LAN, while another sandbox takes it over.
+//! A stream of numbered datagrams from the LAN to an address, while a newer sandbox takes the address over.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use crate::{V4, V6, add, lan, pod_net, spec};
 
 const PORT: u16 = 7000;
-/// Two thousand a second of each family, less what a sleep takes longer than asked for.
+/// Two thousand datagrams a second of each family, or fewer where a sleep takes longer.
 const PAUSE: Duration = Duration::from_micros(500);
 /// Datagrams of 20 ms at two thousand a second.
 const TOLERATED: usize = 40;
@@ -52,7 +52,7 @@ impl Stream {
         Ok(Self { next, stop, thread: Some(thread) })
     }
 
-    /// The number of the next datagram: it is sent after this was asked.
+    /// Returns the number of the next datagram, which is sent after this call.
     fn next(&self) -> u64 {
         self.next.load(Ordering::SeqCst)
     }
@@ -64,7 +64,7 @@ impl Stream {
         })
     }
 
-    /// How many there were.
+    /// Stops the stream and returns the number of datagrams.
     fn end(mut self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
@@ -74,7 +74,7 @@ impl Stream {
     }
 }
 
-/// What arrives in a pod.
+/// The datagrams that arrive in a pod.
 struct Listener {
     socket: UdpSocket,
     arrived: [BTreeSet<u64>; 2],
@@ -83,13 +83,13 @@ struct Listener {
 impl Listener {
     fn new(pod: &Host) -> Result<Self> {
         let socket = pod.run(|| UdpSocket::bind(("::", PORT)))??;
-        // Room for the whole stream: a machine that is busy elsewhere may not let this thread listen for a while.
+        // The buffer holds the whole stream, because a busy machine may not run this thread for a while.
         setsockopt(&socket, RcvBufForce, &(32 << 20))?;
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         Ok(Self { socket, arrived: Default::default() })
     }
 
-    /// Listens until nothing has come for a while, or until `enough` says so.
+    /// Receives until `enough` is set and no datagram has arrived for 0.2 s.
     fn listen(mut self, enough: &AtomicBool) -> Self {
         let mut datagram = [0; 9];
         let began = Instant::now();
@@ -109,7 +109,7 @@ impl Listener {
 }
 
 #[test]
-fn a_stream_goes_over_to_the_newer_sandbox() -> Result<()> {
+fn a_stream_moves_to_the_newer_sandbox() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let (old_pod, new_pod) = (Host::new("old")?, Host::new("new")?);
     let (old_spec, new_spec) = (spec("c1", &old_pod.path()), spec("c2", &new_pod.path()));
@@ -127,13 +127,13 @@ fn a_stream_goes_over_to_the_newer_sandbox() -> Result<()> {
     let (switch, advertised) = node.block_on(async || {
         let link = network.create(&new_spec).await?;
         let configured = network.configure(&link, &pod_net()).await?;
-        // Here the guard binds.
+        // The guard binds the addresses at this point of an ADD.
         let (began, first) = (Instant::now(), stream.next());
         network.advertise(&link, &pod_net(), &configured.uplink).await?;
         let (took, advertised) = (began.elapsed(), stream.next());
         network.withdraw(&old_spec.container.host_link(&old_spec.ifname)).await?;
         println!("advertised in {took:?}; datagrams {first} to {advertised} were sent meanwhile");
-        // As long as announcements are repeated.
+        // The stream goes on while announcements are repeated.
         stream.reaches(advertised + 5000)?;
         Ok((first, advertised))
     })?;
@@ -150,7 +150,7 @@ fn a_stream_goes_over_to_the_newer_sandbox() -> Result<()> {
             new.len(),
             new.first(),
         );
-        // The one before may have had its number and not have left yet.
+        // The datagram before may have got its number and not have been sent yet.
         ensure!(new.first().is_some_and(|number| number + 1 >= switch), "IPv{family}: taken before it was advertised");
         ensure!(old.last().is_some_and(|number| *number < advertised), "IPv{family}: the first still has it");
         let missing = (advertised..sent).find(|number| !new.contains(number));

@@ -1,4 +1,4 @@
-//! The node's uplinks, and what it answers for on them.
+//! Uplinks and the proxies on them.
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,7 @@ use holdfast_tests::netns::Host;
 use crate::{V4, V6, add, lan, pod_net, spec};
 
 #[test]
-fn proxies_without_a_link_are_swept_and_an_administrators_stay() -> Result<()> {
+fn proxies_without_a_link_are_pruned_and_an_administrators_stay() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     node.ip("neigh add proxy 172.22.50.1 dev eth0 protocol 72")?;
     node.ip("neigh add proxy 172.22.50.2 dev eth0")?;
@@ -29,14 +29,14 @@ fn proxies_without_a_link_are_swept_and_an_administrators_stay() -> Result<()> {
 }
 
 #[test]
-fn an_uplink_that_was_down_is_answered_on_again() -> Result<()> {
+fn proxies_of_an_uplink_that_was_down_are_restored() -> Result<()> {
     let (lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     node.block_on(async || {
         let kept = network.clone();
         tokio::spawn(async move { panic!("{:?}", kept.monitor_uplinks().await) });
         add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
-        // Going down flushes the proxies of the interface; without its carrier some kernels do as well.
+        // The kernel flushes the proxies of an interface that goes down; some kernels also do when it loses its carrier.
         node.ip("link set eth0 down")?;
         anyhow::ensure!(node.ip("neigh show proxy")?.is_empty(), "the kernel keeps proxies now?");
         node.ip("link set eth0 up")?;
@@ -45,7 +45,7 @@ fn an_uplink_that_was_down_is_answered_on_again() -> Result<()> {
         lan.cable(&node, "eth0", true)?;
         reached(&machine).await
     })?;
-    // An agent that starts anew, after the interface was down without one.
+    // An agent that starts after the interface was down without an agent.
     node.ip("link set eth0 down")?;
     node.ip("link set eth0 up")?;
     let restarted = node.run(Network::open)??;
@@ -53,12 +53,12 @@ fn an_uplink_that_was_down_is_answered_on_again() -> Result<()> {
         let restored = restarted.restore_proxies().await?;
         assert_eq!(restored, [V4.parse::<IpAddr>()?, V6.parse()?]);
         assert!(restarted.restore_proxies().await?.is_empty());
-        // The switch forwards again when it has noticed the carrier.
+        // The bridge forwards again when it has noticed the carrier.
         reached(&machine).await
     })
 }
 
-/// Waits until the machine reaches the pod with both families, leaving the runtime free meanwhile.
+/// Waits until the machine reaches the pod with both families. The runtime's tasks run meanwhile.
 async fn reached(machine: &Host) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -71,7 +71,7 @@ async fn reached(machine: &Host) -> Result<()> {
 }
 
 #[test]
-fn the_uplinks_mtu_is_the_pods() -> Result<()> {
+fn a_pod_has_the_uplinks_mtu() -> Result<()> {
     let (_lan, _machine, node, network) = lan()?;
     node.ip("link set eth0 mtu 1400")?;
     let (pod, fixed) = (Host::new("pod")?, Host::new("fixed")?);
@@ -91,7 +91,7 @@ fn the_uplinks_mtu_is_the_pods() -> Result<()> {
 }
 
 #[test]
-fn a_pod_may_come_while_the_uplink_is_down() -> Result<()> {
+fn a_pod_added_while_the_uplink_is_down_is_reached_when_it_comes_up() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
     node.ip("link set eth0 down")?;
@@ -106,15 +106,15 @@ fn a_pod_may_come_while_the_uplink_is_down() -> Result<()> {
 }
 
 #[test]
-fn settings_for_interfaces_to_come_do_not_keep_a_pod_from_the_lan() -> Result<()> {
+fn default_sysctls_for_new_interfaces_do_not_cut_off_a_pod() -> Result<()> {
     let (_lan, machine, node, network) = lan()?;
     let pod = Host::new("pod")?;
-    let set = |setting: &str, value: &str| -> Result<()> {
-        Ok(node.run(|| std::fs::write(format!("/proc/sys/net/{setting}"), value))??)
+    let set = |sysctl: &str, value: &str| -> Result<()> {
+        Ok(node.run(|| std::fs::write(format!("/proc/sys/net/{sysctl}"), value))??)
     };
     set("ipv4/conf/default/forwarding", "0")?;
     set("ipv6/conf/default/disable_ipv6", "1")?;
-    // What a manager of networks sets for an interface of its own.
+    // A network manager sets this for its own interfaces.
     set("ipv6/conf/eth0/accept_ra", "1")?;
     set("ipv6/conf/eth0/forwarding", "0")?;
     node.block_on(async || Ok(add(&network, &spec("c1", &pod.path()), &pod_net()).await?))?;
