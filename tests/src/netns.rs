@@ -19,7 +19,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sched::{CloneFlags, setns};
 
 /// Fails without the privileges that all of this needs: a test that cannot run must not look like one that passed.
 pub fn need_root() -> Result<()> {
@@ -76,13 +75,7 @@ impl Host {
     /// Runs a closure on a thread inside.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let file = File::open(self.path()).with_context(|| format!("opening {}", self.path().display()))?;
-        std::thread::scope(|scope| {
-            let inside = || setns(&file, CloneFlags::CLONE_NEWNET).map(|()| work());
-            match scope.spawn(inside).join() {
-                Ok(outcome) => outcome.with_context(|| format!("entering {}", self.path().display())),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        holdfast_netns::run_in(&file, work).with_context(|| format!("entering {}", self.path().display()))
     }
 
     /// Runs a future on a runtime whose threads are all inside.

@@ -12,7 +12,6 @@ use std::os::fd::BorrowedFd;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
 use holdfast_abi::{FIRST_INSIDE, LINK_INSIDE, META_NEXT_INSIDE};
 use holdfast_core::id::{IfIndex, IfName};
-use nix::sched::{CloneFlags, setns};
 
 use super::{
     Datapath, DatapathError, Link, LinkInfo, LinkRole, State,
@@ -116,15 +115,8 @@ fn attach(program: &mut SchedClassifier, ifname: &IfName, direction: TcAttachTyp
     Ok(program.take_link(id)?.try_into()?)
 }
 
-/// Runs `work` on a thread of its own inside the namespace. The thread keeps the mounts, and with them bpffs.
 fn enter<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T, DatapathError> {
-    std::thread::scope(|scope| {
-        let inside = scope.spawn(|| setns(netns, CloneFlags::CLONE_NEWNET).map(|()| work()));
-        match inside.join() {
-            Ok(result) => result.map_err(|error| DatapathError::Netns(error.into())),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    holdfast_netns::run_in(netns, work).map_err(DatapathError::Netns)
 }
 
 #[cfg(test)]

@@ -1,8 +1,4 @@
-//! Other network namespaces.
-//!
-//! The runtime's threads have to stay in the node's namespace. So work in another namespace runs on a thread of its own that
-//! enters the namespace, does the work and ends. A socket that was opened there stays in that namespace and can be used from
-//! any thread.
+//! The network namespaces of pods.
 
 use std::{
     fs::File,
@@ -19,7 +15,6 @@ use holdfast_core::{
     id::{IfIndex, IfName},
     mac::Mac,
 };
-use nix::sched::{CloneFlags, setns};
 
 use super::{
     announce::{self, Announcer},
@@ -60,18 +55,9 @@ impl Netns {
         Ok(netns)
     }
 
-    /// Runs a closure on a new thread in the namespace and waits for its end. The thread keeps the mounts of the process, and
-    /// with them bpffs. A panic of the closure is returned as [`NetError::Worker`].
+    /// Runs a closure on a new thread in the namespace and waits for its end. Panics if the closure panics.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetError> {
-        let in_netns = || {
-            setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| self.error(errno.into()))?;
-            Ok(work())
-        };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("netns".to_owned());
-            let thread = thread.spawn_scoped(scope, in_netns).map_err(|source| self.error(source))?;
-            thread.join().map_err(|_| NetError::Worker(format!("the thread in {} panicked", self.path.display())))?
-        })
+        holdfast_netns::run_in(self, work).map_err(|source| self.error(source))
     }
 
     /// Returns the file descriptor for `IFLA_NET_NS_FD`.
