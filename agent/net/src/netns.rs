@@ -90,7 +90,8 @@ impl Netns {
         self.run(|| Announcer::open()?.send(&sender, addresses.iter().copied()))?
     }
 
-    /// Calls [`Self::announce`] three times within two seconds, for the namespace at `path`. Failures are logged.
+    /// Announces the addresses three times within two seconds, from the interface in the namespace at `path`, which has to be
+    /// on the LAN. Failures are logged.
     pub async fn announce_repeatedly(path: &Path, interface: &IfName, addresses: &[IpAddr]) {
         announce::repeat(|| {
             let (path, interface, addresses) = (path.to_owned(), interface.clone(), addresses.to_vec());
