@@ -1,5 +1,5 @@
-//! Gratuitous ARP and unsolicited neighbour advertisements: they make hosts and switches on the LAN replace the MAC that an
-//! address had before.
+//! Gratuitous ARP and unsolicited neighbour advertisements: they make hosts and switches on the LAN replace the MAC
+//! that an address had before.
 
 use std::{
     io,
@@ -13,8 +13,8 @@ use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, So
 
 use super::{error::NetError, link::Uplink};
 
-/// The pauses before each repeated announcement. A switch or a host may have been busy with the first one, and a plugin that
-/// creates its own interface sets the address only after it has got it.
+/// The pauses before each repeated announcement. A switch or a host may have been busy with the first one, and a plugin
+/// that creates its own interface sets the address only after it has got it.
 const REPEAT_AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(1)];
 
 const ETHERNET: usize = 14;
@@ -47,8 +47,8 @@ impl Announcer {
     }
 }
 
-/// Repeats an announcement within two seconds. `announce` returns false if there is nothing to announce any more, which ends
-/// the repetition.
+/// Repeats an announcement within two seconds. `announce` returns false if there is nothing to announce any more, which
+/// ends the repetition.
 pub(super) async fn repeat<F: Future<Output = Result<bool, NetError>>>(mut announce: impl FnMut() -> F) {
     for pause in REPEAT_AFTER {
         tokio::time::sleep(pause).await;
@@ -112,8 +112,8 @@ fn arp(mac: Mac, ip: Ipv4Addr, operation: u16, target: Mac) -> Vec<u8> {
     frame
 }
 
-/// Returns a neighbour advertisement (RFC 4861, section 4.4) to all nodes, with the override flag. Its source is the address
-/// itself, as a host with that address would send it.
+/// Returns a neighbour advertisement (RFC 4861, section 4.4) to all nodes, with the override flag. Its source is the
+/// address itself, as a host with that address would send it.
 fn advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
     let mut message = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
     message.extend(ip.octets());
@@ -173,5 +173,17 @@ mod tests {
         // The sum over a message that contains its right checksum is 0.
         assert_eq!(checksum(ip, ALL_NODES, message), 0);
         assert_ne!(message[2..4], [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn announcements_are_repeated_after_errors_until_there_is_nothing_to_announce() {
+        let mut outcomes = vec![Ok(false), Err(error(io::ErrorKind::NetworkDown.into()))];
+        let mut calls = 0;
+        repeat(|| {
+            calls += 1;
+            std::future::ready(outcomes.pop().expect("no announcement after the last one"))
+        })
+        .await;
+        assert_eq!((calls, REPEAT_AFTER.len()), (2, 3));
     }
 }

@@ -17,8 +17,8 @@ use super::{
     uplink,
 };
 
-/// Compares all that `create`, `configure` and `advertise` set up, and changes nothing. Fails with [`NetError::Drift`] if
-/// something is missing.
+/// Compares all that `create`, `configure` and `advertise` set up, and changes nothing. Fails with [`NetError::Drift`]
+/// if something is missing.
 pub(super) fn check(node: &Socket, spec: &LinkSpec, net: &PodNet) -> Result<(), NetError> {
     let mut missing = Vec::new();
     let netns = Netns::open(&spec.netns)?;

@@ -40,8 +40,8 @@ const GET: u8 = 1;
 const ID: u16 = 12;
 /// `CTA_ZONE`: entries of other zones may have the same ports.
 const ZONE: u16 = 18;
-/// `CTA_FILTER` with `CTA_FILTER_ORIG_FLAGS` and `CTA_FILTER_REPLY_FLAGS`: the fields of the request's two tuples that an
-/// entry has to match. Older kernels than Linux 5.8 ignore it, so each entry is compared here too.
+/// `CTA_FILTER` with `CTA_FILTER_ORIG_FLAGS` and `CTA_FILTER_REPLY_FLAGS`: the fields of the request's two tuples that
+/// an entry has to match. Older kernels than Linux 5.8 ignore it, so each entry is compared here too.
 const FILTER: u16 = 25;
 const FILTER_ORIG: u16 = 1;
 const FILTER_REPLY: u16 = 2;
@@ -78,8 +78,9 @@ fn is_unsupported(error: &std::io::Error) -> bool {
     matches!(errno(error), Some(libc::EPROTONOSUPPORT | libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP))
 }
 
-/// Returns the dump requests. An IPv4 address takes four, one for each field that it can stand in, because an entry has to
-/// match all fields of a filter. IPv6 takes one without a filter: there the kernel's filter (as of Linux 6.18) is inverted.
+/// Returns the dump requests. An IPv4 address takes four, one for each field that it can stand in, because an entry has
+/// to match all fields of a filter. IPv6 takes one without a filter: there the kernel's filter (as of Linux 6.18) is
+/// inverted.
 fn dumps(addresses: &HashSet<IpAddr>) -> Vec<NetfilterMessage> {
     let filtered = |address: &IpAddr| match *address {
         IpAddr::V4(address) => {
@@ -97,7 +98,8 @@ fn dumps(addresses: &HashSet<IpAddr>) -> Vec<NetfilterMessage> {
 }
 
 fn get(family: NetfilterProtoFamily, attributes: Vec<DefaultNla>) -> NetfilterMessage {
-    // Plain attributes, because `ConntrackAttribute::Other` drops the flag NLA_F_NESTED, which the kernel requires here.
+    // Plain attributes, because `ConntrackAttribute::Other` drops the flag NLA_F_NESTED, which the kernel requires
+    // here.
     let inner = NetfilterMessageInner::Other { subsys: NetfilterSubsystem::Conntrack, message_type: GET, attributes };
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
@@ -177,8 +179,8 @@ fn has_one_of(attribute: &ConntrackAttribute, addresses: &HashSet<IpAddr>) -> bo
     })
 }
 
-/// Returns the attributes that identify an entry; `None` for an entry without its tuple, because a delete request without
-/// a tuple deletes all entries.
+/// Returns the attributes that identify an entry; `None` for an entry without its tuple, because a delete request
+/// without a tuple deletes all entries.
 fn key(attributes: Vec<ConntrackAttribute>) -> Option<Vec<ConntrackAttribute>> {
     let is_tuple = |attribute: &ConntrackAttribute| matches!(attribute, ConntrackAttribute::CtaTupleOrig(_));
     attributes.iter().any(is_tuple).then(|| {

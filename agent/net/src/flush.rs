@@ -4,8 +4,8 @@
 //!   an address moves to a link, or leaves ──▶ pending ──▶ one read of the tables for all pending addresses
 //! ```
 //!
-//! Reading the tables takes longer the more connections the node has. So the flush runs in the background, after the address
-//! has moved. It hits no connection of the new pod: a pod has none in its first milliseconds.
+//! Reading the tables takes longer the more connections the node has. So the flush runs in the background, after the
+//! address has moved. It hits no connection of the new pod: a pod has none in its first milliseconds.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
@@ -107,9 +107,10 @@ fn flush(proxy_arp_ndp: &ProxyArpNdp, addresses: &HashSet<IpAddr>) -> Result<(us
     Ok((neighbours?, connections))
 }
 
-/// Removes stale neighbours and returns their number. An address of this node is a neighbour on its own link only: not on
-/// an older link, and not on the uplink, where the node learnt it while another node had it. Of an address that has left,
-/// only our own entries are stale: an entry learnt since says where it is now. Permanent entries of an administrator stay.
+/// Removes stale neighbours and returns their number. An address of this node is a neighbour on its own link only: not
+/// on an older link, and not on the uplink, where the node learnt it while another node had it. Of an address that has
+/// left, only our own entries are stale: an entry learnt since says where it is now. Permanent entries of an
+/// administrator stay.
 fn flush_neighbours(node: &Socket, addresses: &HashSet<IpAddr>) -> Result<usize, NetError> {
     let holders = host::holders(node)?;
     let is_stale = |entry: &Entry| {

@@ -1,8 +1,8 @@
 //! The node's side of pods' links: host routes, neighbours and proxies.
 //!
-//! The kernel's tables are the only record. A host route says which link has an address now. When a newer sandbox of the
-//! same pod takes an address over, its host route replaces the old one, and from then on the removal of the old link does
-//! not touch the address: make before break.
+//! The kernel's tables are the only record. A host route says which link has an address now. When a newer sandbox of
+//! the same pod takes an address over, its host route replaces the old one, and from then on the removal of the old
+//! link does not touch the address: make before break.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -80,8 +80,8 @@ pub(super) fn holders(node: &Socket) -> Result<HashMap<IpAddr, u32>, NetError> {
     Ok(host_routes(node, None)?.into_iter().map(|route| (route.dst.addr(), route.link)).collect())
 }
 
-/// Removes the routes, neighbours and proxies of a link and returns the addresses that were routed to it. From then on the
-/// node does not answer for them. Neighbours of addresses that a newer link has taken over go too.
+/// Removes the routes, neighbours and proxies of a link and returns the addresses that were routed to it. From then on
+/// the node does not answer for them. Neighbours of addresses that a newer link has taken over go too.
 pub(super) fn withdraw(node: &Socket, link: u32) -> Result<Vec<IpAddr>, NetError> {
     let routes = host_routes(node, Some(link))?;
     let addresses: Vec<_> = routes.iter().map(|route| route.dst.addr()).collect();
@@ -96,8 +96,8 @@ pub(super) fn withdraw(node: &Socket, link: u32) -> Result<Vec<IpAddr>, NetError
     Ok(addresses)
 }
 
-/// Removes proxies for addresses that no link of ours has, and returns the addresses. The kernel removes the routes of a
-/// link that goes with its namespace, but not the proxies, which are on the uplink.
+/// Removes proxies for addresses that no link of ours has, and returns the addresses. The kernel removes the routes of
+/// a link that goes with its namespace, but not the proxies, which are on the uplink.
 pub(super) fn prune_proxies(node: &Socket) -> Result<Vec<IpAddr>, NetError> {
     let live: HashSet<_> = host_routes(node, None)?.into_iter().map(|route| route.dst.addr()).collect();
     let stale: Vec<_> = Proxy::list_ours(node)?.into_iter().filter(|proxy| !live.contains(&proxy.address)).collect();

@@ -10,16 +10,16 @@
 //!  └──────────────────────┘          └───────────────────────────────────────┘   with the uplink's MAC
 //! ```
 //!
-//! The pod's only neighbour is its node, and the LAN has the node's MAC for the pod's addresses. An address that moves to
-//! another node gets another MAC, which [`Network::advertise`] announces. A pod's first packet needs no ARP or NDP.
+//! The pod's only neighbour is its node, and the LAN has the node's MAC for the pod's addresses. An address that moves
+//! to another node gets another MAC, which [`Network::advertise`] announces. A pod's first packet needs no ARP or NDP.
 //!
 //! The steps of an ADD, each undone by [`Network::delete`]:
 //! 1. [`Network::create`] creates the pair. It needs no address, so it runs while the API server is asked for one.
 //! 2. [`Network::configure`] sets addresses and routes in the pod. Packets still reach an older sandbox of the pod.
 //! 3. The guard binds the addresses: from here on it drops packets from and to the older sandbox.
-//! 4. [`Network::advertise`] adds host routes and neighbours on the node and proxies on the uplink, and sends gratuitous ARP and
-//!    unsolicited neighbour advertisements. Packets reach the new sandbox as soon as the host route is there, which comes
-//!    first.
+//! 4. [`Network::advertise`] adds neighbours and host routes on the node and proxies on the uplink, and sends
+//!    gratuitous ARP and unsolicited neighbour advertisements. Packets reach the new sandbox as soon as its host route
+//!    is there, which comes before the proxies.
 //!
 //! ```text
 //!   create ──▶ configure ──▶ advertise ──▶ withdraw ──▶ delete
@@ -32,12 +32,13 @@
 //! After the reply, neighbours and tracked connections of the address's former holder are flushed.
 //! [`Network::monitor_uplinks`] restores the proxies that the kernel flushes when an uplink goes down.
 //!
-//! All state is in the kernel: routes, neighbours and proxies have protocol number 72 (`ip route show proto 72`, `ip neigh
-//! show proxy`), and links have their owner in the alias (`ip link`). After a restart [`Network::links`] reads it back.
+//! All state is in the kernel: routes, neighbours and proxies have protocol number 72 (`ip route show proto 72`, `ip
+//! neigh show proxy`), and links have their owner in the alias (`ip link`). After a restart [`Network::links`] reads it
+//! back.
 //!
-//! Known limits: broadcast and multicast of the LAN do not reach a pod. The kernel does not answer ARP probes (RFC 5227,
-//! sender 0.0.0.0) for a proxied address. A packet filter that drops forwarded packets by default has to accept those of
-//! pods.
+//! Known limits: broadcast and multicast of the LAN do not reach a pod. The kernel does not answer ARP probes (RFC
+//! 5227, sender 0.0.0.0) for a proxied address. A packet filter that drops forwarded packets by default has to accept
+//! those of pods.
 
 mod address;
 mod announce;

@@ -8,7 +8,8 @@ use holdfast_core::{
 };
 use ipnet::IpNet;
 
-/// The link that a pod is to get. It contains no addresses, so the link can be created while the API server allocates them.
+/// The link that a pod is to get. It contains no addresses, so the link can be created while the API server allocates
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkSpec {
     /// The container ID of the sandbox.
@@ -68,7 +69,8 @@ pub struct PodLink {
     pub pod_index: IfIndex,
     /// The pod end's hardware address.
     pub pod_mac: Mac,
-    /// Both ends' MTU at creation, in bytes. `Network::configure` may change it to the uplink's, and returns the new one.
+    /// Both ends' MTU at creation, in bytes. `Network::configure` may change it to the uplink's, and returns the new
+    /// one.
     pub mtu: u32,
 }
 

@@ -1,9 +1,9 @@
 //! The order in which operations work on a link.
 //!
 //! The runtime gives up on an ADD that runs out of time, but its work on a blocking thread goes on. A DEL that follows
-//! would overtake it, and a link or a proxy would be made after the DEL has removed all of them. And the kernel takes some
-//! 20 ms to unregister a veth pair; only an ADD that makes a link of the same name has to wait for that. So each operation
-//! takes a ticket in the link's queue when it is requested, and keeps it until its work has ended:
+//! would overtake it, and a link or a proxy would be made after the DEL has removed all of them. And the kernel takes
+//! some 20 ms to unregister a veth pair; only an ADD that makes a link of the same name has to wait for that. So each
+//! operation takes a ticket in the link's queue when it is requested, and keeps it until its work has ended:
 //!
 //! ```text
 //!   setup     waits for all operations before it
@@ -60,8 +60,8 @@ impl State {
 }
 
 impl LinkQueue {
-    /// Takes a ticket. Call it where the operation is requested, not on the thread that carries it out: tickets are in the
-    /// order of the requests.
+    /// Takes a ticket. Call it where the operation is requested, not on the thread that carries it out: tickets are in
+    /// the order of the requests.
     pub(super) fn enqueue(self: &Arc<Self>, link: &IfName, operation: Operation) -> LinkLock {
         let mut state = self.state.lock();
         state.next += 1;
@@ -89,8 +89,8 @@ impl LinkLock {
         self.queue.released.wait_while(&mut self.queue.state.lock(), |state| state.is_blocked(&self.ticket));
     }
 
-    /// Deletes the link, then drops the ticket. The caller has had its reply, so a failure is logged only; the agent's next
-    /// reconciliation of links with endpoints finds the link again.
+    /// Deletes the link, then drops the ticket. The caller has had its reply, so a failure is logged only; the agent's
+    /// next reconciliation of links with endpoints finds the link again.
     pub(super) fn delete_link(self, index: u32) {
         if let Err(error) = Socket::open(NODE).and_then(|node| veth::remove(&node, index)) {
             tracing::warn!(link = %self.ticket.link, %error, "a pod's link could not be deleted; the next reconciliation finds it again");

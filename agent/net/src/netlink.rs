@@ -1,8 +1,9 @@
-//! A blocking netlink socket that sends many requests at once. It is an rtnetlink socket unless its type says otherwise.
+//! A blocking netlink socket that sends many requests at once. It is an rtnetlink socket unless its type says
+//! otherwise.
 //!
-//! The kernel carries out rtnetlink requests inside `send`, under the RTNL mutex, so an asynchronous socket would block the
-//! runtime's thread as well. Therefore all functions block and run on blocking threads, and requests that belong together
-//! go out in one `send`.
+//! The kernel carries out rtnetlink requests inside `send`, under the RTNL mutex, so an asynchronous socket would block
+//! the runtime's thread as well. Therefore all functions block and run on blocking threads, and requests that belong
+//! together go out in one `send`.
 
 use std::{io, marker::PhantomData, time::Duration};
 
@@ -145,8 +146,8 @@ impl<M: Protocol> Socket<M> {
         Ok(Self { kernel, place: place.into(), speaks: PhantomData })
     }
 
-    /// Carries out all requests, in order, and returns the first error. The kernel goes on after a request that failed, so
-    /// the caller has to undo all of them.
+    /// Carries out all requests, in order, and returns the first error. The kernel goes on after a request that failed,
+    /// so the caller has to undo all of them.
     pub(super) fn commit(&self, requests: Vec<Request<M>>) -> Result<(), NetError> {
         self.exchange(&requests)?.into_iter().zip(requests).try_for_each(|(reply, request)| match reply.error {
             Some(source) => Err(self.refused(&request.what, source)),
@@ -154,8 +155,8 @@ impl<M: Protocol> Socket<M> {
         })
     }
 
-    /// Carries out all requests, in order, and returns the reply to each. A reply has no error if the wanted state was there
-    /// already.
+    /// Carries out all requests, in order, and returns the reply to each. A reply has no error if the wanted state was
+    /// there already.
     pub(super) fn exchange(&self, requests: &[Request<M>]) -> Result<Vec<Reply<M>>, NetError> {
         if requests.is_empty() {
             return Ok(Vec::new());
@@ -239,8 +240,8 @@ impl<M: Protocol> Socket<M> {
         self.kernel.send(&datagram, 0).map(drop)
     }
 
-    /// Returns the messages of one datagram. A message that cannot be decoded (a newer kernel's attribute) is left out; the
-    /// caller sees that an answer is missing.
+    /// Returns the messages of one datagram. A message that cannot be decoded (a newer kernel's attribute) is left out;
+    /// the caller sees that an answer is missing.
     fn receive(&self) -> io::Result<Vec<NetlinkMessage<M>>> {
         let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
         self.kernel.recv(&mut buffer, 0)?;

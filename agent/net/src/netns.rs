@@ -39,8 +39,8 @@ impl AsFd for Netns {
 }
 
 impl Netns {
-    /// Opens the namespace at a path such as `/run/netns/…` or `/proc/<pid>/ns/net`. The node's own namespace is refused, so
-    /// that no request for a pod can change it.
+    /// Opens the namespace at a path such as `/run/netns/…` or `/proc/<pid>/ns/net`. The node's own namespace is
+    /// refused, so that no request for a pod can change it.
     pub fn open(path: &Path) -> Result<Self, NetError> {
         let error = |source| NetError::Netns { path: path.to_owned(), source };
         let netns = Self { file: File::open(path).map_err(error)?, path: path.to_owned() };
@@ -81,8 +81,8 @@ impl Netns {
         Ok(found.map(|attrs| attrs.mac.unwrap_or(Mac([0; 6]))))
     }
 
-    /// Announces the addresses at the interface's hardware address, on the interface itself, which has to be on the LAN. Does
-    /// nothing if there is no such interface.
+    /// Announces the addresses at the interface's hardware address, on the interface itself, which has to be on the
+    /// LAN. Does nothing if there is no such interface.
     fn announce(&self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), NetError> {
         let Some(attrs) = LinkAttrs::find(&self.socket()?, interface)? else { return Ok(()) };
         let Some(mac) = attrs.mac else { return Ok(()) };
@@ -90,8 +90,8 @@ impl Netns {
         self.run(|| Announcer::open()?.send(&sender, addresses.iter().copied()))?
     }
 
-    /// Announces the addresses three times within two seconds, from the interface in the namespace at `path`, which has to be
-    /// on the LAN. Failures are logged.
+    /// Announces the addresses three times within two seconds, from the interface in the namespace at `path`, which has
+    /// to be on the LAN. Failures are logged.
     pub async fn announce_repeatedly(path: &Path, interface: &IfName, addresses: &[IpAddr]) {
         announce::repeat(|| {
             let (path, interface, addresses) = (path.to_owned(), interface.clone(), addresses.to_vec());
@@ -105,8 +105,8 @@ impl Netns {
     }
 }
 
-/// Returns true for a file of a network namespace. The check comes before any change, because the errors of later system
-/// calls give neither path nor reason.
+/// Returns true for a file of a network namespace. The check comes before any change, because the errors of later
+/// system calls give neither path nor reason.
 fn is_network_namespace(file: &File) -> io::Result<bool> {
     #[allow(unsafe_code)]
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and NS_GET_NSTYPE takes no argument.

@@ -40,14 +40,14 @@ impl Network {
         Ok(Self { flusher: Arc::new(Flusher::new(proxy_arp_ndp.clone())), proxy_arp_ndp, link_queue: Arc::default() })
     }
 
-    /// Sets the node's sysctls: forwarding for both families and proxy NDP. Interfaces that accept router advertisements now
-    /// go on accepting them. Call it once, at start.
+    /// Sets the node's sysctls: forwarding for both families and proxy NDP. Interfaces that accept router
+    /// advertisements now go on accepting them. Call it once, at start.
     pub async fn prepare_node(&self) -> Result<(), NetError> {
         blocking(sysctl::prepare_node).await
     }
 
-    /// Creates the pair with the pod end in the pod's namespace, down. A repeated call for the same container and namespace
-    /// returns the same link. On an error nothing is left.
+    /// Creates the pair with the pod end in the pod's namespace, down. A repeated call for the same container and
+    /// namespace returns the same link. On an error nothing is left.
     pub async fn create(&self, spec: &LinkSpec) -> Result<PodLink, NetError> {
         let spec = spec.clone();
         let lock = self.link_queue.enqueue(&spec.container.host_link(&spec.ifname), Operation::Setup);
@@ -58,9 +58,9 @@ impl Network {
         .await
     }
 
-    /// Sets addresses, next hop, routes and MTU in the pod, and the sysctls of the uplink. Returns when the link is running and
-    /// the pod accepts packets. The pod's addresses are not routed to the link yet; an older link with these addresses keeps
-    /// them. On an error the caller deletes the link, which undoes all changes.
+    /// Sets addresses, next hop, routes and MTU in the pod, and the sysctls of the uplink. Returns when the link is
+    /// running and the pod accepts packets. The pod's addresses are not routed to the link yet; an older link with
+    /// these addresses keeps them. On an error the caller deletes the link, which undoes all changes.
     pub async fn configure(&self, link: &PodLink, net: &PodNet) -> Result<ConfiguredLink, NetError> {
         let (link, net, proxy_arp_ndp) = (link.clone(), net.clone(), self.proxy_arp_ndp.clone());
         let lock = self.link_queue.enqueue(&link.host_name, Operation::Setup);
@@ -71,8 +71,8 @@ impl Network {
         .await
     }
 
-    /// Routes the pod's addresses to this link, away from an older one, answers for them on the uplink, and announces them: at
-    /// once, and three more times within two seconds for as long as this link has the addresses.
+    /// Routes the pod's addresses to this link, away from an older one, answers for them on the uplink, and announces
+    /// them: at once, and three more times within two seconds for as long as this link has the addresses.
     pub async fn advertise(&self, link: &PodLink, net: &PodNet, uplink: &Uplink) -> Result<(), NetError> {
         let (network, pod_link, net, to) = (self.clone(), link.clone(), net.clone(), uplink.clone());
         let addresses: Vec<_> = net.ips().collect();
@@ -89,9 +89,9 @@ impl Network {
         Ok(())
     }
 
-    /// Routes addresses to a link that had them before and still exists, as [`advertise`](Self::advertise) does for a new
-    /// link: the records name it as their holder. While the uplink is down the addresses are routed only; they are answered
-    /// for when it comes up.
+    /// Routes addresses to a link that had them before and still exists, as [`advertise`](Self::advertise) does for a
+    /// new link: the records name it as their holder. While the uplink is down the addresses are routed only; they are
+    /// answered for when it comes up.
     pub async fn readvertise(&self, link: &HostLink, addresses: &[IpAddr]) -> Result<(), NetError> {
         let (network, link, addresses) = (self.clone(), link.clone(), addresses.to_vec());
         let lock = self.link_queue.enqueue(&link.name, Operation::Setup);
@@ -111,15 +111,15 @@ impl Network {
         blocking(move || proxy_arp_ndp.announce(&name, &addresses, &uplink)).await
     }
 
-    /// Compares link, addresses, routes, neighbours and proxies with the configuration. [`NetError::Drift`] contains every
-    /// difference.
+    /// Compares link, addresses, routes, neighbours and proxies with the configuration. [`NetError::Drift`] contains
+    /// every difference.
     pub async fn check(&self, spec: &LinkSpec, net: &PodNet) -> Result<(), NetError> {
         let (spec, net) = (spec.clone(), net.clone());
         blocking(move || check::check(&Socket::open(NODE)?, &spec, &net)).await
     }
 
-    /// Stops routing to a link and answering for it, and returns the addresses that it had. The link itself stays. For a link
-    /// that is gone, these are the addresses that it was advertised with.
+    /// Stops routing to a link and answering for it, and returns the addresses that it had. The link itself stays. For
+    /// a link that is gone, these are the addresses that it was advertised with.
     pub async fn withdraw(&self, host_name: &IfName) -> Result<Vec<IpAddr>, NetError> {
         let (name, network) = (host_name.clone(), self.clone());
         let lock = self.link_queue.enqueue(host_name, Operation::Teardown);
@@ -130,9 +130,9 @@ impl Network {
         .await
     }
 
-    /// Withdraws and deletes a link. When this returns, the node neither answers for its addresses nor routes to it; the kernel
-    /// unregisters the interfaces in the background, in some 20 ms ([`wait_deleted`](Self::wait_deleted) waits for that). For
-    /// a link that is gone, the remains of it on the node are removed.
+    /// Withdraws and deletes a link. When this returns, the node neither answers for its addresses nor routes to it;
+    /// the kernel unregisters the interfaces in the background, in some 20 ms ([`wait_deleted`](Self::wait_deleted)
+    /// waits for that). For a link that is gone, the remains of it on the node are removed.
     pub async fn delete(&self, host_name: &IfName) -> Result<(), NetError> {
         let (name, network) = (host_name.clone(), self.clone());
         // The ticket is taken before any change, so that an ADD that follows does not take the link over.
@@ -196,8 +196,8 @@ impl Network {
         Ok(self.links().await?.into_iter().find(|link| link.index == index))
     }
 
-    /// Removes proxies for addresses that no link of ours has, and returns the addresses. They remain when a pod's namespace
-    /// goes without a DEL.
+    /// Removes proxies for addresses that no link of ours has, and returns the addresses. They remain when a pod's
+    /// namespace goes without a DEL.
     pub async fn prune_proxies(&self) -> Result<Vec<IpAddr>, NetError> {
         let network = self.clone();
         blocking(move || {
@@ -208,8 +208,9 @@ impl Network {
         .await
     }
 
-    /// Adds and announces again the proxies that the kernel flushed when an uplink went down, and returns their addresses. After
-    /// a restart of the agent it also reads back which link each address is advertised with, and on which uplink.
+    /// Adds and announces again the proxies that the kernel flushed when an uplink went down, and returns their
+    /// addresses. After a restart of the agent it also reads back which link each address is advertised with, and on
+    /// which uplink.
     pub async fn restore_proxies(&self) -> Result<Vec<IpAddr>, NetError> {
         let proxy_arp_ndp = self.proxy_arp_ndp.clone();
         blocking(move || proxy_arp_ndp.restore(&Socket::open(NODE)?)).await

@@ -21,7 +21,8 @@ use super::{
     sysctl,
 };
 
-/// The IPv4 next hop of every pod. No machine has this address; its neighbour entry holds the MAC of the link's host end.
+/// The IPv4 next hop of every pod. No machine has this address; its neighbour entry holds the MAC of the link's host
+/// end.
 const NEXT_HOP_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The IPv6 next hop of every pod.
 const NEXT_HOP_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -70,8 +71,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Applies the plan in one `send` and returns the socket in the namespace. What exists already stays: another interface
-    /// of the pod may have its default route, and a repeated ADD finds its own addresses and routes.
+    /// Applies the plan in one `send` and returns the socket in the namespace. What exists already stays: another
+    /// interface of the pod may have its default route, and a repeated ADD finds its own addresses and routes.
     pub(super) fn apply(&self, link: &PodLink, netns: &Netns, mtu: Option<u32>) -> Result<Socket, NetError> {
         let socket = self.open_socket(link, netns)?;
         let index = link.pod_index.0;
@@ -88,8 +89,8 @@ impl Plan {
         Ok(socket)
     }
 
-    /// Waits until the pod accepts packets for its IPv6 addresses. Even without duplicate address detection, a worker of the
-    /// kernel adds an address's local route (`addrconf_dad_work`), and it has to wait for the RTNL mutex.
+    /// Waits until the pod accepts packets for its IPv6 addresses. Even without duplicate address detection, a worker
+    /// of the kernel adds an address's local route (`addrconf_dad_work`), and it has to wait for the RTNL mutex.
     pub(super) fn wait_until_local(&self, in_pod: &Socket) -> Result<(), NetError> {
         let addresses = self.addresses.iter().map(|address| address.address.addr());
         let lookups: Vec<_> = addresses.filter(IpAddr::is_ipv6).map(Route::lookup).collect();
@@ -107,8 +108,8 @@ impl Plan {
         self.addresses.iter().any(|address| address.address.addr().is_ipv6())
     }
 
-    /// Opens a socket in the pod's namespace and enables IPv6 on the interface if the pod has an IPv6 address: some runtimes
-    /// disable it in each new namespace.
+    /// Opens a socket in the pod's namespace and enables IPv6 on the interface if the pod has an IPv6 address: some
+    /// runtimes disable it in each new namespace.
     fn open_socket(&self, link: &PodLink, netns: &Netns) -> Result<Socket, NetError> {
         netns.run(|| {
             if self.has_v6() {

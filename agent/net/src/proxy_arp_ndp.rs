@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Routes and proxies are in the kernel's tables. This state holds what the kernel does not have: the link whose
-//! announcements may go out, and the uplink of a proxy that the kernel has flushed. One lock covers each read of the tables
-//! and the change that follows from it.
+//! announcements may go out, and the uplink of a proxy that the kernel has flushed. One lock covers each read of the
+//! tables and the change that follows from it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -72,8 +72,8 @@ impl ProxyArpNdp {
         self.state.lock().prepare(uplink)
     }
 
-    /// Routes the addresses to the link, away from an older sandbox of the pod, answers for them on the uplink and announces
-    /// them. Returns the addresses that were not routed to the link before.
+    /// Routes the addresses to the link, away from an older sandbox of the pod, answers for them on the uplink and
+    /// announces them. Returns the addresses that were not routed to the link before.
     pub(super) fn advertise(
         &self,
         node: &Socket,
@@ -91,8 +91,8 @@ impl ProxyArpNdp {
         Ok(moved)
     }
 
-    /// Does the same as [`Self::advertise`] for a link that exists already. An address without a usable uplink is routed
-    /// only; [`Self::restore`] answers for it when the uplink comes up.
+    /// Does the same as [`Self::advertise`] for a link that exists already. An address without a usable uplink is
+    /// routed only; [`Self::restore`] answers for it when the uplink comes up.
     pub(super) fn readvertise(
         &self,
         node: &Socket,
@@ -113,16 +113,16 @@ impl ProxyArpNdp {
         Ok(moved)
     }
 
-    /// Announces once. A failure is logged only: announcements are repeated, and those on an uplink that is down are made
-    /// when it comes up.
+    /// Announces once. A failure is logged only: announcements are repeated, and those on an uplink that is down are
+    /// made when it comes up.
     fn try_announce(&self, uplink: &Uplink, addresses: impl Iterator<Item = IpAddr>) {
         if let Err(error) = self.announcer.send(uplink, addresses) {
             tracing::warn!(uplink = %uplink.name, %error, "addresses were not announced to the LAN");
         }
     }
 
-    /// Announces once more those of the addresses that the link is advertised with, and returns whether there are any. The
-    /// lock is held while sending: no announcement leaves after a withdrawal.
+    /// Announces once more those of the addresses that the link is advertised with, and returns whether there are any.
+    /// The lock is held while sending: no announcement leaves after a withdrawal.
     pub(super) fn announce(&self, link: &IfName, addresses: &[IpAddr], uplink: &Uplink) -> Result<bool, NetError> {
         let state = self.state.lock();
         let is_of_link = |address: &IpAddr| state.advertised.get(address).is_some_and(|found| found.link == *link);
@@ -159,9 +159,10 @@ impl ProxyArpNdp {
         self.state.lock().prune(node)
     }
 
-    /// Adds and announces again the proxies that the kernel has flushed, and returns their addresses. The kernel flushes
-    /// them when an interface goes down and, before 6.6 or so, when it loses its carrier. After a restart of the agent this
-    /// also fills the state. If an address fails, the others are still restored; the error is the last one's.
+    /// Adds and announces again the proxies that the kernel has flushed, and returns their addresses. The kernel
+    /// flushes them when an interface goes down and, before 6.6 or so, when it loses its carrier. After a restart of
+    /// the agent this also fills the state. If an address fails, the others are still restored; the error is the last
+    /// one's.
     pub(super) fn restore(&self, node: &Socket) -> Result<Vec<IpAddr>, NetError> {
         let mut state = self.state.lock();
         let proxies = proxy_uplinks(node)?;
@@ -235,9 +236,9 @@ fn proxy_uplinks(node: &Socket) -> Result<HashMap<IpAddr, u32>, NetError> {
     Ok(Proxy::list_ours(node)?.into_iter().map(|proxy| (proxy.address, proxy.link)).collect())
 }
 
-/// Returns the uplink for an address that is routed already: the interface that has its proxy `now`, else the one that had
-/// it `before`, else the one that an ADD would select. `None` while that interface is missing or down; its coming up leads
-/// to the next [`ProxyArpNdp::restore`].
+/// Returns the uplink for an address that is routed already: the interface that has its proxy `now`, else the one that
+/// had it `before`, else the one that an ADD would select. `None` while that interface is missing or down; its coming
+/// up leads to the next [`ProxyArpNdp::restore`].
 fn usable_uplink(
     node: &Socket,
     address: IpAddr,

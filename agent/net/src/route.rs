@@ -112,8 +112,8 @@ impl Route {
 }
 
 impl FoundRoute {
-    /// Returns the unicast routes of the main table, of one family: those of one link or of all, and those of ours or of
-    /// all. An interface or a table that does not exist has none. Kernels before 4.20 ignore both filters.
+    /// Returns the unicast routes of the main table, of one family: those of one link or of all, and those of ours or
+    /// of all. An interface or a table that does not exist has none. Kernels before 4.20 ignore both filters.
     pub(super) fn list(
         socket: &Socket,
         family: AddressFamily,

@@ -72,8 +72,9 @@ fn keep_router_advertisements_on(interface: &Path) -> Result<(), NetError> {
     if accept.get()?.as_deref() == Some("1") { accept.ensure("2") } else { Ok(()) }
 }
 
-/// Sets the sysctls of the host end of a pod's link, whatever the defaults for new interfaces are. Where `accept_ra` is 2
-/// by default, forwarding alone does not keep a router advertisement out, and a pod must never become the node's router.
+/// Sets the sysctls of the host end of a pod's link, whatever the defaults for new interfaces are. Where `accept_ra` is
+/// 2 by default, forwarding alone does not keep a router advertisement out, and a pod must never become the node's
+/// router.
 pub(super) fn prepare_host_end(name: &str) -> Result<(), NetError> {
     Sysctl::new(format!("ipv4/conf/{name}/forwarding")).ensure("1")?;
     Sysctl::new(format!("ipv6/conf/{name}/accept_ra")).ensure("0")
@@ -84,8 +85,8 @@ pub(super) fn enable_ipv6(name: &str) -> Result<(), NetError> {
     Sysctl::new(format!("ipv6/conf/{name}/disable_ipv6")).ensure("0")
 }
 
-/// Sets the sysctls of an uplink that proxy ARP and NDP need. The kernel answers only for addresses that it forwards to,
-/// and delays the answer by up to 0.8 s unless `proxy_delay` is 0.
+/// Sets the sysctls of an uplink that proxy ARP and NDP need. The kernel answers only for addresses that it forwards
+/// to, and delays the answer by up to 0.8 s unless `proxy_delay` is 0.
 pub(super) fn prepare_uplink(name: &str) -> Result<(), NetError> {
     Sysctl::new(format!("ipv4/conf/{name}/forwarding")).ensure("1")?;
     Sysctl::new(format!("ipv4/neigh/{name}/proxy_delay")).ensure("0")?;

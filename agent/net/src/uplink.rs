@@ -15,8 +15,8 @@ use super::{
     veth,
 };
 
-/// Returns the configuration's `master`; else the interface that has an address in the pod's subnet; else the interface of
-/// the default route.
+/// Returns the configuration's `master`; else the interface that has an address in the pod's subnet; else the interface
+/// of the default route.
 pub(super) fn select(node: &Socket, net: &PodNet) -> Result<Uplink, NetError> {
     if let Some(master) = &net.master {
         let reason = "the configuration names it as \"master\", and this node has no such interface";
@@ -28,8 +28,8 @@ pub(super) fn select(node: &Socket, net: &PodNet) -> Result<Uplink, NetError> {
         candidates = default_routes(node, net)?;
     }
     for index in candidates {
-        // A candidate may be gone by now. A pod's link is never the uplink. An interface without a MAC, such as `lo`, may
-        // have an address of the subnet for a load balancer.
+        // A candidate may be gone by now. A pod's link is never the uplink. An interface without a MAC, such as `lo`,
+        // may have an address of the subnet for a load balancer.
         let is_uplink =
             |attrs: &LinkAttrs| veth::owner(&attrs.alias).is_none() && attrs.mac.is_some_and(|mac| mac.0 != [0; 6]);
         if let Some(attrs) = LinkAttrs::find_index(node, index)?.filter(is_uplink) {

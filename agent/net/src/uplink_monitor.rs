@@ -19,8 +19,8 @@ const RESTORE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Network {
-    /// Restores proxies now, whenever an uplink comes up, and every 30 s; a restore that fails is repeated. Runs until the
-    /// kernel refuses a socket for link notifications, and returns that error. Spawn it as a task.
+    /// Restores proxies now, whenever an uplink comes up, and every 30 s; a restore that fails is repeated. Runs until
+    /// the kernel refuses a socket for link notifications, and returns that error. Spawn it as a task.
     pub async fn monitor_uplinks(&self) -> Result<(), NetError> {
         let mut notifications = Notifications::open()?;
         let mut retry = RETRY;

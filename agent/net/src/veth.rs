@@ -30,9 +30,9 @@ const ALIAS: &str = "holdfast";
 /// The kernel's IFALIASZ without the terminating zero byte.
 const ALIAS_MAX: usize = 255;
 
-/// Creates the pair: the host end here and up, the pod end directly in the pod's namespace under its final name. The pod
-/// end comes up when it is configured, because the kernel brings no end up before its peer exists. A link that an earlier
-/// ADD of the same container created is returned as it is.
+/// Creates the pair: the host end here and up, the pod end directly in the pod's namespace under its final name. The
+/// pod end comes up when it is configured, because the kernel brings no end up before its peer exists. A link that an
+/// earlier ADD of the same container created is returned as it is.
 pub(super) fn create(node: &Socket, spec: &LinkSpec) -> Result<PodLink, NetError> {
     let host_name = spec.container.host_link(&spec.ifname);
     let netns = Netns::open(&spec.netns)?;
@@ -120,8 +120,8 @@ fn new_link(spec: &LinkSpec, host_name: &IfName, netns: &Netns) -> RouteNetlinkM
     RouteNetlinkMessage::NewLink(link.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build())
 }
 
-/// Returns the host end's alias and address generation mode. The host end gets no IPv6 link-local address: the pod does not
-/// need one, and without it there is neither duplicate address detection nor multicast traffic on each link.
+/// Returns the host end's alias and address generation mode. The host end gets no IPv6 link-local address: the pod does
+/// not need one, and without it there is neither duplicate address detection nor multicast traffic on each link.
 fn host_end(spec: &LinkSpec, host_name: &IfName) -> rtnetlink::packet_route::link::LinkMessage {
     let generate_none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     LinkUnspec::new_with_name(host_name.as_str())
@@ -151,9 +151,9 @@ fn has_peer_in(host: &LinkAttrs, spec: &LinkSpec, netns: &Netns) -> Result<bool,
     Ok(peer.is_some_and(|peer| Some(peer.index) == host.peer && peer.mac == Some(Mac::of_pod(&host_name))))
 }
 
-/// Waits until the host end is running. It came up before its peer, so it got its carrier later, and packets to the pod are
-/// dropped until a worker of the kernel (linkwatch) has noticed the carrier. That has mostly happened before this call;
-/// while the kernel destroys a namespace it takes milliseconds.
+/// Waits until the host end is running. It came up before its peer, so it got its carrier later, and packets to the pod
+/// are dropped until a worker of the kernel (linkwatch) has noticed the carrier. That has mostly happened before this
+/// call; while the kernel destroys a namespace it takes milliseconds.
 pub(super) fn wait_until_running(socket: &Socket, index: u32) -> Result<(), NetError> {
     let is_running = || Ok(LinkAttrs::find_index(socket, index)?.is_none_or(|attrs| attrs.running));
     if !poll_until(is_running)? {
@@ -183,8 +183,8 @@ fn alias(spec: &LinkSpec) -> String {
     text
 }
 
-/// Returns container, interface and pod of a link, read from its alias; `None` for a link that is not ours. The pod is absent
-/// if its name did not fit.
+/// Returns container, interface and pod of a link, read from its alias; `None` for a link that is not ours. The pod is
+/// absent if its name did not fit.
 pub(super) fn owner(alias: &str) -> Option<(ContainerId, IfName, Option<PodName>)> {
     let mut words = alias.split(' ');
     if words.next() != Some(ALIAS) {

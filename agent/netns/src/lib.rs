@@ -4,17 +4,17 @@
 //!   caller, in its namespace ── run_in ──▶ new thread: setns ──▶ work ──▶ thread ends, the caller has the result
 //! ```
 //!
-//! The namespace is a property of a thread, and the threads of a runtime have to stay in the node's namespace. So the work runs
-//! on a thread of its own. A socket that it opens stays in that namespace and can be used from any thread.
+//! The namespace is a property of a thread, and the threads of a runtime have to stay in the node's namespace. So the
+//! work runs on a thread of its own. A socket that it opens stays in that namespace and can be used from any thread.
 #![forbid(unsafe_code)]
 
 use std::{io, os::fd::AsFd};
 
 use nix::sched::{CloneFlags, setns};
 
-/// Runs `work` on a new thread in the network namespace, and returns its result when the thread has ended. The thread shares
-/// the mounts of the process, and with them bpffs. Fails, without running `work`, if the kernel refuses the thread or the
-/// namespace. Panics if `work` panics.
+/// Runs `work` on a new thread in the network namespace, and returns its result when the thread has ended. The thread
+/// shares the mounts of the process, and with them bpffs. Fails, without running `work`, if the kernel refuses the
+/// thread or the namespace. Panics if `work` panics.
 pub fn run_in<T: Send>(netns: impl AsFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let netns = netns.as_fd();
     let in_netns = || {

@@ -88,7 +88,8 @@ fn has_addresses(links: &[HostLink], holder: &PodLink) {
     }
 }
 
-/// Starts an operation and drops its future, as an ADD does that runs out of time. The work on the blocking thread goes on.
+/// Starts an operation and drops its future, as an ADD does that runs out of time. The work on the blocking thread goes
+/// on.
 async fn abandon<T>(begun: impl Future<Output = T>) {
     tokio::select! {
         biased;

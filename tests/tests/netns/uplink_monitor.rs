@@ -36,7 +36,8 @@ fn proxies_of_an_uplink_that_was_down_are_restored() -> Result<()> {
         let kept = network.clone();
         tokio::spawn(async move { panic!("{:?}", kept.monitor_uplinks().await) });
         add(&network, &spec("c1", &pod.path()), &pod_net()).await?;
-        // The kernel flushes the proxies of an interface that goes down; some kernels also do when it loses its carrier.
+        // The kernel flushes the proxies of an interface that goes down; some kernels also do when it loses its
+        // carrier.
         node.ip("link set eth0 down")?;
         anyhow::ensure!(node.ip("neigh show proxy")?.is_empty(), "the kernel keeps proxies now?");
         node.ip("link set eth0 up")?;
