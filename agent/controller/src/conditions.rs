@@ -1,4 +1,4 @@
-//! What is worth knowing about a pool, as conditions.
+//! The conditions of a pool's status.
 
 use holdfast_api::ippool::SpiderIPPool;
 use holdfast_core::pool::{Pool, PoolError};
@@ -6,29 +6,29 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
-/// How many holders or pools a message names.
+/// The maximum number of holders or pools that a message names.
 const NAMED: usize = 5;
 
-/// What the conditions are about.
-pub(super) struct Facts<'a> {
-    /// How many addresses the pool gives out.
-    pub(super) size: Result<u128, &'a PoolError>,
-    /// How many of those are neither in use nor reserved.
-    pub(super) free: u128,
-    /// How many are in use altogether.
-    pub(super) held: usize,
-    /// How many of those the view shows.
-    pub(super) shown: usize,
-    /// Addresses in use that the pool does not give out (any more), and their pods.
-    pub(super) outside: Vec<String>,
-    /// Addresses in use that are reserved by now, and their pods.
-    pub(super) reserved: Vec<String>,
-    /// Pools that have addresses of this one.
-    pub(super) overlaps: &'a [String],
+/// The facts about a pool that its conditions state.
+pub(crate) struct Facts<'a> {
+    /// The number of addresses of the pool's spec; an error if the spec is invalid.
+    pub(crate) size: Result<u128, &'a PoolError>,
+    /// The number of those that are neither in use nor reserved.
+    pub(crate) free: u128,
+    /// The number of addresses in use.
+    pub(crate) held: usize,
+    /// The number of those that `status.allocatedIPs` shows.
+    pub(crate) shown: usize,
+    /// The addresses in use that are not, or no longer, the pool's, and their pods.
+    pub(crate) outside: Vec<String>,
+    /// The addresses in use that have been reserved since, and their pods.
+    pub(crate) reserved: Vec<String>,
+    /// The pools that share addresses with this one.
+    pub(crate) overlaps: &'a [String],
 }
 
-/// The names of the pools that share addresses with `pool`.
-pub(super) fn overlaps<'a>(pool: Option<&Pool>, others: impl Iterator<Item = &'a SpiderIPPool>) -> Vec<String> {
+/// Returns the names of the pools that share addresses with `pool`.
+pub(crate) fn overlaps<'a>(pool: Option<&Pool>, others: impl Iterator<Item = &'a SpiderIPPool>) -> Vec<String> {
     let Some(pool) = pool else { return Vec::new() };
     let shares = |other: &&SpiderIPPool| {
         let other = other.spec.parse();
@@ -39,8 +39,8 @@ pub(super) fn overlaps<'a>(pool: Option<&Pool>, others: impl Iterator<Item = &'a
     names
 }
 
-/// All conditions of a pool.
-pub(super) fn of(pool: &SpiderIPPool, facts: &Facts<'_>) -> Vec<Condition> {
+/// Returns all conditions of a pool.
+pub(crate) fn of(pool: &SpiderIPPool, facts: &Facts<'_>) -> Vec<Condition> {
     let (ready, why, text) = match facts.size {
         Err(error) => (false, "InvalidSpec", error.to_string()),
         Ok(0) => (false, "Empty", "spec.ips less spec.excludeIPs and the gateway leaves no address".to_owned()),
@@ -72,7 +72,10 @@ pub(super) fn of(pool: &SpiderIPPool, facts: &Facts<'_>) -> Vec<Condition> {
         ("NoneReserved", "no address in use is reserved".to_owned())
     } else {
         let names = some_of(&facts.reserved);
-        ("StillInUse", format!("reserved, but in use: {names}; their holders keep them, and nobody gets them after"))
+        (
+            "StillInUse",
+            format!("reserved, but in use: {names}; their holders keep them, and afterwards they are not given out"),
+        )
     };
     let cut = if facts.shown == facts.held {
         ("Complete", "status.allocatedIPs shows every address in use".to_owned())

@@ -1,346 +1,334 @@
-//! Endpoints whose pod, StatefulSet or node is gone.
+//! Garbage collection of endpoints whose pod, StatefulSet or node is gone.
+//!
+//! ```text
+//! caches ─▶ assess ─▶ LeakCandidate ─▶ live reads ─▶ the same verdict? ─▶ unbind │ release
+//! ```
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
 use holdfast_api::{
-    annotations::retain_of,
     claim::name_of,
     endpoint::{EndpointStatus, HolderState, SpiderEndpoint},
     labels::NODE_LABEL,
     store::StoreError,
 };
 use holdfast_core::{
-    collect::{self, EndpointFacts, FirstSeen, NodeFacts, PodFacts, Reason, SetFacts, SetKey, Termination, Verdict},
-    id::{Generation, PodName},
+    collect::{FirstSeen, Reason, Verdict},
+    id::PodName,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::StatefulSet,
-    core::v1::{Node, Pod},
-};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 
-use super::{CONCURRENCY, Controller, Requeue};
-
-/// The API server's default for a pod's grace period, in seconds.
-const DEFAULT_GRACE: i64 = 30;
-
-/// For how long things have been as they are, and of what that was seen. It says nothing of a pod, node or unbound that
-/// has come since.
-#[derive(Debug, Clone, Default)]
-struct ObservedDurations {
-    unbound: Option<UnboundPeriod>,
-    unbound_for: Duration,
-    pod: String,
-    terminating: Duration,
-    finished: Duration,
-    node: String,
-    node_gone: Duration,
-}
-
-impl ObservedDurations {
-    /// What these times say of the objects as they are now.
-    fn of(&self, pod: Option<&Pod>, record: &EndpointStatus) -> Self {
-        let if_same = |same: bool, time: Duration| if same { time } else { Duration::ZERO };
-        let (uid, node) = (pod.and_then(ResourceExt::uid).unwrap_or_default(), pod.map(node_name).unwrap_or_default());
-        let unbound = UnboundPeriod::of(record);
-        Self {
-            unbound_for: if_same(unbound == self.unbound, self.unbound_for),
-            terminating: if_same(uid == self.pod, self.terminating),
-            finished: if_same(uid == self.pod, self.finished),
-            node_gone: if_same(node == self.node, self.node_gone),
-            unbound,
-            pod: uid,
-            node,
-        }
-    }
-}
-
-/// A time in which no container holds an endpoint's addresses: what tells it from the one before and the one after. A
-/// record that another IPAM made remembers no holder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UnboundPeriod {
-    generation: Generation,
-    ended: Option<Timestamp>,
-}
-
-impl UnboundPeriod {
-    fn of(record: &EndpointStatus) -> Option<Self> {
-        let (current, last) = (&record.current, record.history.first());
-        let ended = last.map(|former| former.ended_at);
-        (current.state != HolderState::Bound).then_some(Self { generation: current.generation, ended })
-    }
-}
-
-/// The objects that a judgement is about.
-struct RelatedObjects<'a> {
-    endpoint: &'a SpiderEndpoint,
-    pod: Option<&'a Pod>,
-    set: Option<&'a StatefulSet>,
-    node: Option<&'a Node>,
-}
+use crate::{
+    assessment::Assessment,
+    context::Context,
+    delay_queue::Requeue,
+    endpoint_facts::{EndpointObjects, StateDurations, UnboundPeriod, is_finished, is_sticky, judge, node_name},
+    index::Index,
+    reflectors::Reflectors,
+    settings::Settings,
+};
 
 /// An endpoint that looks leaked.
-pub(super) struct LeakCandidate {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LeakCandidate {
     name: PodName,
     verdict: Verdict,
-    times: ObservedDurations,
+    durations: StateDurations,
 }
 
-impl Controller {
-    /// The first look, at the caches. Answers the endpoint if it looks leaked.
-    pub(super) fn leak_candidate(&mut self, name: &PodName, now: Duration) -> Option<LeakCandidate> {
-        let Some(endpoint) = self.reflectors.endpoint(name) else {
-            self.state.forget_endpoint(name);
-            return None;
+/// The times since which endpoints, pods and nodes have been in the states that make an endpoint a leak.
+///
+/// They are on the controller's own clock and begin with its leadership. A wall clock, or a time that one wrote into a
+/// record, may be wrong and would free addresses early.
+#[derive(Debug, Default)]
+pub(crate) struct EndpointCollector {
+    unbound: FirstSeen<PodName, UnboundPeriod>,
+    terminating: FirstSeen<PodName, String>,
+    finished: FirstSeen<PodName, String>,
+    lost_nodes: FirstSeen<String, ()>,
+}
+
+impl EndpointCollector {
+    /// Judges an endpoint from the caches.
+    pub(crate) fn assess(
+        &mut self,
+        name: &PodName,
+        reflectors: &Reflectors,
+        settings: &Settings,
+        now: Duration,
+    ) -> Assessment<LeakCandidate> {
+        let Some(endpoint) = reflectors.endpoint(name) else {
+            self.unbound.forget(name);
+            self.terminating.forget(name);
+            self.finished.forget(name);
+            return Assessment::Keep;
         };
         let record = endpoint.record();
-        let pod = self.reflectors.pod(name);
-        let set = self.reflectors.set(&PodName::new(&name.namespace, &record.owner_controller_name));
-        let node = pod.as_ref().and_then(|pod| self.reflectors.node(&node_name(pod)));
-        let objects =
-            RelatedObjects { endpoint: &endpoint, pod: pod.as_deref(), set: set.as_deref(), node: node.as_deref() };
-        let times = self.times(name, &record, &objects, now);
-        let verdict = self.judge(&objects, &record, &times);
-        if let Verdict::Wait(wait) = verdict {
-            self.state.delay_queue.set(now + wait, Requeue::Endpoint(name.clone()));
+        let pod = reflectors.pod(name);
+        let set = reflectors.stateful_set(&PodName::new(&name.namespace, &record.owner_controller_name));
+        let node = pod.as_ref().and_then(|pod| reflectors.node(&node_name(pod)));
+        let objects = EndpointObjects {
+            endpoint: &endpoint,
+            pod: pod.as_deref(),
+            stateful_set: set.as_deref(),
+            node: node.as_deref(),
+        };
+        let durations = self.durations(name, &record, &objects, now);
+        match judge(&objects, &record, &durations, settings) {
+            Verdict::Keep => Assessment::Keep,
+            Verdict::Wait(left) => Assessment::RequeueAfter(left),
+            verdict => Assessment::Act(LeakCandidate { name: name.clone(), verdict, durations }),
         }
-        verdict.acts().then(|| LeakCandidate { name: name.clone(), verdict, times })
     }
 
-    /// For how long things have been as they are, as this controller saw it since it leads. No wall clock counts, nor what
-    /// one wrote into a record: one that is wrong would free addresses early.
-    fn times(
+    fn durations(
         &mut self,
         name: &PodName,
         record: &EndpointStatus,
-        objects: &RelatedObjects<'_>,
+        objects: &EndpointObjects<'_>,
         now: Duration,
-    ) -> ObservedDurations {
-        fn seen<T: PartialEq>(
-            first_seen: &mut FirstSeen<PodName, T>,
-            name: &PodName,
-            as_: Option<T>,
-            now: Duration,
-        ) -> Duration {
-            if let Some(state) = as_ {
-                return first_seen.seen_for(name.clone(), state, now);
-            }
-            first_seen.forget(name);
-            Duration::ZERO
-        }
+    ) -> StateDurations {
         let uid_if = |is: fn(&Pod) -> bool| objects.pod.filter(|pod| is(pod)).and_then(ResourceExt::uid);
-        let going = uid_if(|pod| pod.metadata.deletion_timestamp.is_some());
-        let lost = objects.pod.map(node_name).filter(|node| !node.is_empty() && objects.node.is_none());
-        let (unbound, state) = (UnboundPeriod::of(record), &mut self.state);
-        ObservedDurations {
-            unbound_for: seen(&mut state.unbound_periods, name, unbound.clone(), now),
-            terminating: seen(&mut state.terminating, name, going, now),
-            finished: seen(&mut state.finished, name, uid_if(is_finished), now),
-            node_gone: lost.map_or(Duration::ZERO, |node| state.lost_nodes.seen_for(node, (), now)),
-            unbound,
-            pod: objects.pod.and_then(ResourceExt::uid).unwrap_or_default(),
+        let terminating = uid_if(|pod| pod.metadata.deletion_timestamp.is_some());
+        let lost_node = objects.pod.map(node_name).filter(|node| !node.is_empty() && objects.node.is_none());
+        let unbound_period = UnboundPeriod::of(record);
+        StateDurations {
+            unbound: seen_for(&mut self.unbound, name, unbound_period.clone(), now),
+            terminating: seen_for(&mut self.terminating, name, terminating, now),
+            finished: seen_for(&mut self.finished, name, uid_if(is_finished), now),
+            node_gone: lost_node.map_or(Duration::ZERO, |node| self.lost_nodes.seen_for(node, (), now)),
+            unbound_period,
+            pod_uid: objects.pod.and_then(ResourceExt::uid).unwrap_or_default(),
             node: objects.pod.map(node_name).unwrap_or_default(),
         }
     }
 
-    /// The second look at those that look leaked, and what follows from it.
-    pub(super) async fn collect_endpoints(&self, candidates: Vec<LeakCandidate>) {
-        stream::iter(candidates)
-            .for_each_concurrent(CONCURRENCY, |candidate| async move {
-                if let Err(error) = self.collect_endpoint(&candidate).await {
-                    self.outcomes.failed(&candidate.name, &error);
-                    self.requeue(Requeue::Endpoint(candidate.name));
-                }
-                self.heartbeat.progress();
-            })
-            .await;
+    /// Notes that a node exists. If it goes again, its absence begins anew.
+    pub(crate) fn node_exists(&mut self, node: &str) {
+        self.lost_nodes.forget(node);
     }
 
-    async fn collect_endpoint(&self, candidate: &LeakCandidate) -> Result<(), StoreError> {
-        let name = &candidate.name;
-        // The endpoint first: whatever comes after this read and gives its addresses to a pod writes it, and then the
-        // write below fails. Read later, it could be that of a pod which the look for pods was too early to see.
-        let Some(mut endpoint) = self.store.endpoint(name).await? else { return Ok(()) };
-        let pod = self.store.pod(name).await?;
-        let record = endpoint.record().into_owned();
-        let owner = PodName::new(&name.namespace, &record.owner_controller_name);
-        let sticky = record.is_sticky() && self.settings.stateful_set;
-        let set = if sticky { self.store.stateful_set(&owner).await? } else { None };
-        let node = match pod.as_ref().map(node_name).filter(|node| !node.is_empty()) {
-            Some(node) => self.store.node(&node).await?,
-            None => None,
-        };
-        let objects = RelatedObjects { endpoint: &endpoint, pod: pod.as_ref(), set: set.as_ref(), node: node.as_ref() };
-        let verdict = self.judge(&objects, &record, &candidate.times.of(pod.as_ref(), &record));
-        // The two looks have to agree: whatever changed in between is judged anew by the event that it causes.
-        if verdict != candidate.verdict {
-            tracing::debug!(pod = %name, first = ?candidate.verdict, second = ?verdict, "the second look differs");
-            return Ok(());
-        }
-        let reference = endpoint.object_ref(&());
-        match verdict {
-            Verdict::Keep | Verdict::Wait(_) => {}
-            Verdict::Unbind(reason) => {
-                if let Some(status) = endpoint.status.as_mut() {
-                    status.end_holder(Timestamp::now(), reason.as_str());
-                    status.current.state = HolderState::Reserved;
-                    status.current.node.clear();
-                }
-                // The agent that still had it fences what is left there.
-                endpoint.labels_mut().remove(NODE_LABEL);
-                self.store.write_endpoint(&endpoint).await?;
-                self.outcomes.unbound(name, reference, reason);
-            }
-            Verdict::Release(reason) => self.release(&endpoint, reason).await?,
-        }
-        Ok(())
-    }
-
-    async fn release(&self, endpoint: &SpiderEndpoint, reason: Reason) -> Result<(), StoreError> {
-        if !self.store.delete_endpoint(endpoint).await? {
-            return Ok(());
-        }
-        let (name, addresses) = (endpoint.pod(), endpoint.addresses());
-        self.outcomes.released(&name, endpoint.object_ref(&()), reason, &addresses);
-        let marks = addresses.iter().map(|address| async {
-            match self.reflectors.claim(&name_of(*address)) {
-                Some(claim) => self.store.mark_claim_released(&claim, &name).await,
-                None => self.store.mark_released(*address, &name).await,
-            }
-        });
-        futures::future::try_join_all(marks).await.map(drop)
-    }
-
-    fn judge(&self, objects: &RelatedObjects<'_>, record: &EndpointStatus, times: &ObservedDurations) -> Verdict {
-        let name = objects.endpoint.name_any();
-        let sticky = record.is_sticky() && self.settings.stateful_set;
-        let key = SetKey { name: &record.owner_controller_name, uid: record.owner_controller_uid.as_deref() };
-        let set_retain = || objects.set.and_then(|set| retain_of(set.annotations()));
-        let facts = EndpointFacts {
-            name: &name,
-            pod_uid: &record.current.uid,
-            set: sticky.then_some(key),
-            bound: record.current.state == HolderState::Bound,
-            retain: retain_of(objects.endpoint.annotations()).or_else(set_retain),
-            vacant_for: times.unbound_for,
-        };
-        let pod = objects.pod.map(|pod| pod_facts(pod, objects.node, times));
-        collect::judge(&facts, pod, objects.set.map(set_facts), &self.settings.policy)
+    /// Forgets the nodes that are gone and have no endpoints.
+    pub(crate) fn forget_empty_nodes(&mut self, index: &Index) {
+        self.lost_nodes.retain(|node| index.endpoints_of_node(node).next().is_some());
     }
 }
 
-fn node_name(pod: &Pod) -> String {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default()
+/// Returns for how long `name` has been in `state`; zero, from which it counts anew, where it is in none.
+fn seen_for<T: PartialEq>(
+    first_seen: &mut FirstSeen<PodName, T>,
+    name: &PodName,
+    state: Option<T>,
+    now: Duration,
+) -> Duration {
+    if let Some(state) = state {
+        return first_seen.seen_for(name.clone(), state, now);
+    }
+    first_seen.forget(name);
+    Duration::ZERO
 }
 
-fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+/// Judges the candidates from live reads, and unbinds or releases those whose verdict stays the same.
+pub(crate) async fn collect(context: &Context, candidates: Vec<LeakCandidate>) {
+    let each = context.for_each(candidates, |candidate| async move {
+        if let Err(error) = collect_one(context, &candidate).await {
+            context.outcomes.collection_failed(&candidate.name, &error);
+            context.requeue(Requeue::Endpoint(candidate.name));
+        }
+    });
+    each.await;
 }
 
-fn pod_facts<'a>(pod: &'a Pod, node: Option<&Node>, times: &ObservedDurations) -> PodFacts<'a> {
-    let meta = &pod.metadata;
-    let ending = |seen_for, grace: Option<i64>| {
-        let grace = grace.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-        Termination { seen_for, grace: Duration::from_secs(grace) }
+async fn collect_one(context: &Context, candidate: &LeakCandidate) -> Result<(), StoreError> {
+    let (store, settings, name) = (&context.store, &context.settings, &candidate.name);
+    // The endpoint is read first: an ADD that comes after this read writes it, and then the write below fails. Read later,
+    // it could be that of a pod which was created after the read of the pod.
+    let Some(endpoint) = store.endpoint(name).await? else { return Ok(()) };
+    let pod = store.pod(name).await?;
+    let record = endpoint.record().into_owned();
+    let owner = PodName::new(&name.namespace, &record.owner_controller_name);
+    let set = if is_sticky(&record, settings) { store.stateful_set(&owner).await? } else { None };
+    let node = match pod.as_ref().map(node_name).filter(|node| !node.is_empty()) {
+        Some(node) => store.node(&node).await?,
+        None => None,
     };
-    let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE);
-    PodFacts {
-        uid: meta.uid.as_deref().unwrap_or_default(),
-        finished: is_finished(pod).then(|| ending(times.finished, Some(grace))),
-        terminating: meta
-            .deletion_timestamp
-            .as_ref()
-            .map(|_| ending(times.terminating, meta.deletion_grace_period_seconds)),
-        node: match node {
-            None if node_name(pod).is_empty() => NodeFacts::None,
-            None => NodeFacts::Gone(times.node_gone),
-            Some(node) if is_ready(node) => NodeFacts::Ready,
-            Some(_) => NodeFacts::NotReady,
-        },
+    let objects =
+        EndpointObjects { endpoint: &endpoint, pod: pod.as_ref(), stateful_set: set.as_ref(), node: node.as_ref() };
+    let durations = candidate.durations.valid_for(pod.as_ref(), &record);
+    let verdict = judge(&objects, &record, &durations, settings);
+    // A change in between causes an event, which judges the endpoint anew.
+    if verdict != candidate.verdict {
+        tracing::debug!(pod = %name, first = ?candidate.verdict, second = ?verdict, "the live reads differ from the caches");
+        return Ok(());
+    }
+    match verdict {
+        Verdict::Keep | Verdict::Wait(_) => Ok(()),
+        Verdict::Unbind(reason) => unbind(context, endpoint, reason).await,
+        Verdict::Release(reason) => release(context, &endpoint, reason).await,
     }
 }
 
-/// Whether a node's kubelet says that it is ready, and was heard lately.
-pub(super) fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+async fn unbind(context: &Context, mut endpoint: SpiderEndpoint, reason: Reason) -> Result<(), StoreError> {
+    let regarding = endpoint.object_ref(&());
+    if let Some(status) = endpoint.status.as_mut() {
+        status.end_holder(Timestamp::now(), reason.as_str());
+        status.current.state = HolderState::Reserved;
+        status.current.node.clear();
+    }
+    // The agent of the former node sees the endpoint leave its watch, and fences what is left there.
+    endpoint.labels_mut().remove(NODE_LABEL);
+    context.store.write_endpoint(&endpoint).await?;
+    context.outcomes.unbound(&endpoint.pod(), regarding, reason);
+    Ok(())
 }
 
-fn set_facts(set: &StatefulSet) -> SetFacts<'_> {
-    let spec = set.spec.as_ref();
-    SetFacts {
-        uid: set.metadata.uid.as_deref().unwrap_or_default(),
-        start: spec.and_then(|spec| spec.ordinals.as_ref()?.start).unwrap_or(0),
-        // The API server's default.
-        replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1),
-        deleting: set.metadata.deletion_timestamp.is_some(),
+async fn release(context: &Context, endpoint: &SpiderEndpoint, reason: Reason) -> Result<(), StoreError> {
+    if !context.store.delete_endpoint(endpoint).await? {
+        return Ok(());
     }
+    let (name, addresses) = (endpoint.pod(), endpoint.addresses());
+    context.outcomes.released(&name, endpoint.object_ref(&()), reason, &addresses);
+    let marks = addresses.iter().map(|address| async {
+        match context.reflectors.claim(&name_of(*address)) {
+            Some(claim) => context.store.mark_claim_released(&claim, &name).await,
+            None => context.store.mark_released(*address, &name).await,
+        }
+    });
+    futures::future::try_join_all(marks).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
+    use holdfast_api::endpoint::{Holder, STATEFUL_SET};
+    use holdfast_core::{
+        collect::{Cooldowns, Policy},
+        election::LeaseTimings,
+    };
+    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
+    use crate::reflectors::Writers;
 
-    #[test]
-    fn times_of_another_pod_say_nothing() {
-        let pod = |uid: &str| -> Pod {
-            serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": {"nodeName": "n", "containers": []}}))
-                .unwrap()
-        };
-        let long = Duration::from_secs(99);
-        let seen = ObservedDurations {
-            pod: "a".into(),
-            terminating: long,
-            node: "n".into(),
-            node_gone: long,
-            ..ObservedDurations::default()
-        };
-        let record = EndpointStatus::default();
-        assert_eq!(seen.of(Some(&pod("a")), &record).terminating, long);
-        let other = seen.of(Some(&pod("b")), &record);
-        assert_eq!((other.terminating, other.node_gone), (Duration::ZERO, long));
-        assert_eq!(seen.of(None, &record).node_gone, Duration::ZERO);
+    fn settings() -> Settings {
+        let second = Duration::from_secs(1);
+        Settings {
+            collect: true,
+            cooldowns: Cooldowns::default(),
+            policy: Policy::default(),
+            stateful_set: true,
+            full_scan: second,
+            identity: String::new(),
+            namespace: String::new(),
+            lease_timings: LeaseTimings { duration: second, deadline: second, retry: second },
+        }
+    }
+
+    struct Fixture {
+        collector: EndpointCollector,
+        reflectors: Reflectors,
+        writers: Writers,
+        name: PodName,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (reflectors, writers) = Reflectors::new();
+            Self { collector: EndpointCollector::default(), reflectors, writers, name: PodName::new("d", "web-0") }
+        }
+
+        /// An endpoint of pod `u`, bound; of a StatefulSet if `sticky`.
+        fn endpoint(&mut self, sticky: bool) {
+            let mut endpoint = SpiderEndpoint::for_pod(&self.name);
+            let mut status = EndpointStatus {
+                current: Holder { uid: "u".into(), node: "n".into(), state: HolderState::Bound, ..Holder::default() },
+                ..EndpointStatus::default()
+            };
+            if sticky {
+                (status.owner_controller_type, status.owner_controller_name) = (STATEFUL_SET.into(), "web".into());
+            }
+            endpoint.status = Some(status);
+            self.writers.endpoints.apply_watcher_event(&Event::Apply(endpoint));
+        }
+
+        fn stateful_set(&mut self, replicas: i32) {
+            let set = json!({"metadata": {"namespace": "d", "name": "web", "uid": "s"},
+                "spec": {"replicas": replicas, "serviceName": "", "selector": {}, "template": {}}});
+            self.writers.stateful_sets.apply_watcher_event(&Event::Apply(serde_json::from_value(set).unwrap()));
+        }
+
+        fn pod(&mut self) {
+            let pod = json!({"metadata": {"namespace": "d", "name": "web-0", "uid": "u"},
+                "spec": {"nodeName": "n", "containers": []}});
+            self.writers.pods.apply_watcher_event(&Event::Apply(serde_json::from_value(pod).unwrap()));
+        }
+
+        fn node(&mut self, exists: bool) {
+            let node = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
+            let event = if exists { Event::Apply(node) } else { Event::Delete(node) };
+            self.writers.nodes.apply_watcher_event(&event);
+        }
+
+        /// Returns the verdict to act on; none where the endpoint is kept, and the time left in seconds where it is
+        /// requeued.
+        fn assess(&mut self, now: u64) -> Result<Option<Verdict>, u64> {
+            match self.collector.assess(&self.name, &self.reflectors, &settings(), Duration::from_secs(now)) {
+                Assessment::Keep => Ok(None),
+                Assessment::RequeueAfter(left) => Err(left.as_secs()),
+                Assessment::Act(candidate) => Ok(Some(candidate.verdict)),
+            }
+        }
     }
 
     #[test]
-    fn a_vacancy_needs_no_history() {
-        let mut record = EndpointStatus::default();
-        assert_eq!(UnboundPeriod::of(&record), None);
-        record.current.state = HolderState::Reserved;
-        let first = UnboundPeriod::of(&record);
-        assert!(first.is_some());
-        record.current.generation = record.current.generation.next();
-        assert_ne!(UnboundPeriod::of(&record), first, "somebody held it in between");
+    fn an_endpoint_without_a_pod_is_a_candidate() {
+        let mut world = Fixture::new();
+        assert_eq!(world.assess(0), Ok(None), "there is no endpoint");
+        world.endpoint(false);
+        assert_eq!(world.assess(0), Ok(Some(Verdict::Release(Reason::PodGone))));
+        world.pod();
+        world.node(true);
+        assert_eq!(world.assess(0), Ok(None));
     }
 
     #[test]
-    fn facts_are_read_from_objects() {
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"uid": "u", "deletionTimestamp": "2020-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30},
-            "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 7, "containers": []}, "status": {"phase": "Failed"}
-        }))
-        .unwrap();
-        let times = ObservedDurations { terminating: Duration::from_secs(3), ..ObservedDurations::default() };
-        let facts = pod_facts(&pod, None, &times);
-        let ending = |seen_for, grace| {
-            Some(Termination { seen_for: Duration::from_secs(seen_for), grace: Duration::from_secs(grace) })
-        };
-        assert_eq!((facts.finished, facts.terminating), (ending(0, 7), ending(3, 30)));
-        assert_eq!(facts.node, NodeFacts::Gone(Duration::ZERO));
-        let node: Node =
-            serde_json::from_value(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})).unwrap();
-        assert_eq!(pod_facts(&pod, Some(&node), &times).node, NodeFacts::Ready);
-        assert_eq!(pod_facts(&pod, Some(&Node::default()), &times).node, NodeFacts::NotReady);
-        assert_eq!(pod_facts(&Pod::default(), None, &times).node, NodeFacts::None);
-        let set: StatefulSet = serde_json::from_value(
-            json!({"spec": {"ordinals": {"start": 5}, "selector": {}, "template": {}, "serviceName": ""}}),
-        )
-        .unwrap();
-        assert_eq!((set_facts(&set).start, set_facts(&set).replicas), (5, 1));
+    fn a_sticky_endpoint_is_unbound_while_its_ordinal_exists() {
+        let mut world = Fixture::new();
+        world.endpoint(true);
+        assert_eq!(world.assess(0), Ok(Some(Verdict::Release(Reason::StatefulSetGone))));
+        world.stateful_set(1);
+        assert_eq!(world.assess(0), Ok(Some(Verdict::Unbind(Reason::PodGone))));
+        world.stateful_set(0);
+        assert_eq!(world.assess(0), Ok(Some(Verdict::Release(Reason::ScaledDown))));
+    }
+
+    #[test]
+    fn the_absence_of_a_node_counts_anew_after_it_came_back() {
+        let mut world = Fixture::new();
+        world.endpoint(false);
+        world.pod();
+        assert_eq!(world.assess(10), Err(5));
+        world.node(true);
+        world.collector.node_exists("n");
+        assert_eq!(world.assess(11), Ok(None));
+        world.node(false);
+        assert_eq!(world.assess(15), Err(5));
+        assert_eq!(world.assess(20), Ok(Some(Verdict::Release(Reason::NodeGone))));
+    }
+
+    #[test]
+    fn lost_nodes_without_endpoints_are_forgotten() {
+        let mut world = Fixture::new();
+        world.endpoint(false);
+        world.pod();
+        assert_eq!(world.assess(10), Err(5));
+        let mut index = Index::default();
+        index.set_endpoint(&world.name, world.reflectors.endpoint(&world.name).as_deref());
+        world.collector.forget_empty_nodes(&index);
+        assert_eq!(world.collector.lost_nodes.len(), 1);
+        world.collector.forget_empty_nodes(&Index::default());
+        assert!(world.collector.lost_nodes.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Pools are held against deletion while addresses of theirs are in use.
+//! The finalizer of the pools: a pool is held against deletion while any of its addresses is in use.
 
 use holdfast_api::{
     claim::{ClaimState, IPClaim},
@@ -7,36 +7,38 @@ use holdfast_api::{
 };
 use kube::ResourceExt;
 
-use super::Controller;
+use crate::{context::Context, index::Index};
 
-impl Controller {
-    /// Holds a pool, or lets it go if it is to go and nothing of it is in use. Answers whether it was to do.
-    pub(super) async fn hold_pool(&self, name: &str) -> bool {
-        let Some(pool) = self.reflectors.pool(name) else { return false };
-        self.try_hold(&pool).await.unwrap_or_else(|error| {
-            self.pool_failed(name, &error, "its finalizer is not as it should be");
-            true
-        })
-    }
+/// Adds the finalizer to a pool, or removes it from one that is being deleted and of which no address is in use. Returns
+/// whether there was anything to change.
+pub(crate) async fn sync(context: &Context, index: &Index, name: &str) -> bool {
+    let Some(pool) = context.reflectors.pool(name) else { return false };
+    try_sync(context, index, &pool).await.unwrap_or_else(|error| {
+        context.pool_write_failed(name, &error, "the pool's finalizer was not written");
+        true
+    })
+}
 
-    async fn try_hold(&self, pool: &SpiderIPPool) -> Result<bool, StoreError> {
-        let name = pool.name_any();
-        let held = pool.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-        let going = pool.metadata.deletion_timestamp.is_some();
-        match (going, held) {
-            (false, false) => self.store.set_finalizer(pool, true).await.map(|()| true),
-            (true, true) if !self.state.index.claims_of_pool(&name).any(|claim| !claim.released) => {
-                let claims = self.store.pool_claims(&name).await?;
-                if claims.iter().any(is_held) {
-                    return Ok(false);
-                }
-                self.end_rests(&claims).await?;
-                self.store.set_finalizer(pool, false).await?;
-                tracing::info!(pool = name, "nothing of the pool is in use any more; it goes");
-                Ok(true)
+async fn try_sync(context: &Context, index: &Index, pool: &SpiderIPPool) -> Result<bool, StoreError> {
+    let (store, name) = (&context.store, pool.name_any());
+    let held = pool.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    let deleted = pool.metadata.deletion_timestamp.is_some();
+    match (deleted, held) {
+        (false, false) => store.set_finalizer(pool, true).await.map(|()| true),
+        (true, true) if !index.claims_of_pool(&name).any(|claim| !claim.released) => {
+            let claims = store.pool_claims(&name).await?;
+            if claims.iter().any(is_held) {
+                return Ok(false);
             }
-            _ => Ok(false),
+            // Their cooldowns end with the pool.
+            for claim in &claims {
+                store.finish_release(claim).await?;
+            }
+            store.set_finalizer(pool, false).await?;
+            tracing::info!(pool = name, "no address of the pool is in use any more: its deletion goes on");
+            Ok(true)
         }
+        _ => Ok(false),
     }
 }
 

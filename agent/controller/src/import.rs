@@ -1,18 +1,18 @@
-//! Taking over what Spiderpool left: claims for the addresses that its endpoints and its pools' records hold.
+//! Import of another IPAM's records: claims for the addresses that Spiderpool's endpoints and pools hold.
 //!
-//! Runs before anything is collected and before any view is written. Until then agents allocate nothing from pools whose
-//! status another IPAM wrote. What cannot be taken over holds its pool back, and no other: it is tried again. Creating a
-//! claim decides, so running it again, or beside allocations, does no harm.
+//! The import runs before anything is collected and before any pool's status is written. Until then, agents allocate
+//! nothing from pools whose status another IPAM wrote. An address that cannot be imported holds its pool back, and no
+//! other; the import is tried again. The creation of a claim decides, so a repeated import, or one beside allocations, is
+//! safe.
 
 use std::{
     collections::HashSet,
     fmt::{self, Display},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
 use holdfast_api::{
     claim::{IPClaim, name_of},
     endpoint::{EndpointIp, EndpointStatus, HolderState, SpiderEndpoint},
@@ -28,21 +28,72 @@ use holdfast_core::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
+use parking_lot::Mutex;
 
-use super::{CONCURRENCY, Controller, Requeue};
+use crate::{
+    context::Context,
+    missing_claims::{addresses_with_pools, create_claim},
+    reflectors::Reflectors,
+};
 
-/// Between two tries at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The pause before the second try. Each pause doubles, up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// An address that somebody uses, as another IPAM recorded it.
-enum Found {
-    /// In an endpoint.
+/// The import, and the pools that it holds back.
+#[derive(Debug)]
+pub(crate) struct Importer {
+    held_back: HashSet<String>,
+    pause: Duration,
+}
+
+impl Default for Importer {
+    fn default() -> Self {
+        Self { held_back: HashSet::new(), pause: MIN_PAUSE }
+    }
+}
+
+impl Importer {
+    /// Returns whether a pool has addresses in use that are not imported yet.
+    pub(crate) fn holds_back(&self, pool: &str) -> bool {
+        self.held_back.contains(pool)
+    }
+
+    /// Imports what is missing: at first from all pools, then from those that were held back. Returns the pause until the
+    /// next try; none once no pool is held back.
+    pub(crate) async fn run(&mut self, context: &Context) -> Option<Duration> {
+        let before = std::mem::take(&mut self.held_back);
+        let mut held_back = HashSet::new();
+        // Endpoints first: where a pool's record differs, the endpoint is right.
+        for mut unclaimed in unclaimed_addresses(&context.reflectors) {
+            unclaimed.retain(|unclaimed| before.is_empty() || before.contains(&unclaimed.pool()));
+            held_back.extend(import_each(context, unclaimed).await);
+        }
+        self.held_back = held_back;
+        if before.iter().any(|pool| !self.held_back.contains(pool)) {
+            // The statuses and claims of the pools that were held back have not been looked at.
+            context.reflectors.changes().add_everything();
+        }
+        if self.held_back.is_empty() {
+            return None;
+        }
+        let pause = self.pause;
+        tracing::warn!(pools = ?self.held_back, ?pause, "not all addresses in use were imported; these pools wait");
+        self.pause = (pause * 2).min(MAX_PAUSE);
+        Some(pause)
+    }
+}
+
+/// An address in use without a claim, as another IPAM recorded it.
+#[derive(Debug)]
+enum UnclaimedAddress {
+    /// An endpoint lists it.
     Listed(Arc<SpiderEndpoint>, IpAddr, String),
-    /// In a pool's status alone.
+    /// Only a pool's status names it.
     Recorded(Arc<SpiderIPPool>, IpAddr, Allocation),
 }
 
-impl Display for Found {
+impl Display for UnclaimedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listed(endpoint, address, pool) => write!(f, "{address} of pool {pool} for {}", endpoint.pod()),
@@ -53,7 +104,7 @@ impl Display for Found {
     }
 }
 
-impl Found {
+impl UnclaimedAddress {
     fn pool(&self) -> String {
         match self {
             Self::Listed(_, _, pool) => pool.clone(),
@@ -62,111 +113,88 @@ impl Found {
     }
 }
 
-impl Controller {
-    /// Creates the claims that are missing. Pools of which not everything could be taken over are held back, and looked
-    /// at again later.
-    pub(super) async fn import(&mut self, now: Duration) {
-        let before = std::mem::take(&mut self.state.held_back);
-        let mut held_back = HashSet::new();
-        // Endpoints first: they are what counts where a pool's record says otherwise.
-        for mut found in self.found() {
-            found.retain(|found| before.is_empty() || before.contains(&found.pool()));
-            held_back.extend(self.take_over_each(found).await);
-        }
-        self.state.held_back = held_back;
-        if !self.state.held_back.is_empty() {
-            let (pause, pools) = (self.state.import_pause, &self.state.held_back);
-            tracing::warn!(?pools, ?pause, "not all addresses in use were taken over; these pools wait");
-            self.state.import_pause = (pause * 2).min(LONGEST_PAUSE);
-            self.state.delay_queue.set(now + pause, Requeue::Import);
-        }
-        if before.iter().any(|pool| !self.state.held_back.contains(pool)) {
-            // They have waited for their first views, and their claims for a look.
-            self.reflectors.changes().add_everything();
-        }
-    }
-
-    /// Answers the pools of what could not be taken over.
-    async fn take_over_each(&self, found: Vec<Found>) -> HashSet<String> {
-        let failed = Mutex::new(HashSet::new());
-        let each = stream::iter(found).for_each_concurrent(CONCURRENCY, |found| {
-            let failed = &failed;
-            async move {
-                let outcome = self.take_over(&found).await;
-                self.heartbeat.progress();
-                if let Err(error) = outcome {
-                    self.outcomes.not_claimed(&found, &error);
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).insert(found.pool());
-                }
-            }
-        });
-        each.await;
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Everything that is in use and has no claim of its own: what endpoints list, and what is in pools' records alone.
-    fn found(&self) -> [Vec<Found>; 2] {
-        let (mut missing, mut recorded, mut listed) = (Vec::new(), Vec::new(), HashSet::new());
-        for endpoint in self.reflectors.endpoints.state() {
-            let name = endpoint.pod();
-            let has = |claim: Arc<IPClaim>| claim.belongs_to(&name);
-            for (address, pool) in self.listed(&endpoint) {
-                listed.insert((address, name.to_string()));
-                if !self.reflectors.claim(&name_of(address)).is_some_and(has) {
-                    missing.push(Found::Listed(Arc::clone(&endpoint), address, pool));
-                }
+/// Returns the addresses in use without a claim of their own: those that endpoints list, and those that only pools' records
+/// name.
+fn unclaimed_addresses(reflectors: &Reflectors) -> [Vec<UnclaimedAddress>; 2] {
+    let (mut unlisted, mut unclaimed, mut listed) = (Vec::new(), Vec::new(), HashSet::new());
+    for endpoint in reflectors.endpoints.state() {
+        let name = endpoint.pod();
+        let is_own = |claim: Arc<IPClaim>| claim.belongs_to(&name);
+        for (address, pool) in addresses_with_pools(&endpoint, reflectors) {
+            listed.insert((address, name.to_string()));
+            if !reflectors.claim(&name_of(address)).is_some_and(is_own) {
+                unclaimed.push(UnclaimedAddress::Listed(Arc::clone(&endpoint), address, pool));
             }
         }
-        for pool in self.reflectors.pools.state().into_iter().filter(|pool| pool.is_foreign()) {
-            // A claim alone proves nothing: the try before may have ended after it.
-            for (address, record) in records_of(&pool) {
-                if !listed.contains(&(address, record.pod.clone())) {
-                    recorded.push(Found::Recorded(Arc::clone(&pool), address, record));
-                }
+    }
+    for pool in reflectors.pools.state().into_iter().filter(|pool| pool.is_foreign()) {
+        // A claim alone proves nothing: the try before may have ended after it.
+        for (address, record) in records_of(&pool) {
+            if !listed.contains(&(address, record.pod.clone())) {
+                unlisted.push(UnclaimedAddress::Recorded(Arc::clone(&pool), address, record));
             }
         }
-        [missing, recorded]
     }
+    [unclaimed, unlisted]
+}
 
-    async fn take_over(&self, found: &Found) -> Result<(), StoreError> {
-        match found {
-            Found::Listed(endpoint, address, pool) => {
-                let foreign = self.reflectors.pool(pool).is_some_and(|pool| pool.is_foreign());
-                let reason = if foreign { Reason::Imported } else { Reason::ClaimMissing };
-                self.claim_listed(endpoint, *address, pool, reason).await.map(drop)
-            }
-            Found::Recorded(pool, address, record) => self.import_record(pool, *address, record).await,
+/// Returns the pools of the addresses that could not be imported.
+async fn import_each(context: &Context, unclaimed: Vec<UnclaimedAddress>) -> HashSet<String> {
+    let failed = Mutex::new(HashSet::new());
+    let failed_pools = &failed;
+    let each = context.for_each(unclaimed, |unclaimed| async move {
+        if let Err(error) = import(context, &unclaimed).await {
+            context.outcomes.claim_failed(&unclaimed, &error);
+            failed_pools.lock().insert(unclaimed.pool());
         }
-    }
+    });
+    each.await;
+    failed.into_inner()
+}
 
-    /// A pool's record that no endpoint has: its pod gets an endpoint if it lives, or lists the address in the one it
-    /// has. A record of a pod that is gone is a leak of old; the view that is written next drops it.
-    async fn import_record(&self, pool: &SpiderIPPool, address: IpAddr, record: &Allocation) -> Result<(), StoreError> {
-        let (Some((namespace, name)), Ok(parsed)) = (record.pod.split_once('/'), pool.spec.parse()) else {
-            return Ok(());
-        };
-        let name = PodName::new(namespace, name);
-        // The endpoint first: an ADD of a pod that comes later writes it, and then the write below fails.
-        let endpoint = self.store.endpoint(&name).await?;
-        let named = |pod: &Pod| record.pod_uid.is_empty() || pod.metadata.uid.as_ref() == Some(&record.pod_uid);
-        let Some(pod) = self.store.pod(&name).await?.filter(named) else { return Ok(()) };
-        let mut endpoint = endpoint.unwrap_or_else(|| SpiderEndpoint::for_pod(&name));
-        if let AcquireOutcome::HeldBy(holder) = self.store.acquire(address, &pool.name_any(), &name).await? {
-            self.outcomes.taken(&name, pod.object_ref(&()), address, &holder);
-            return Ok(());
+async fn import(context: &Context, unclaimed: &UnclaimedAddress) -> Result<(), StoreError> {
+    match unclaimed {
+        UnclaimedAddress::Listed(endpoint, address, pool) => {
+            let foreign = context.reflectors.pool(pool).is_some_and(|pool| pool.is_foreign());
+            let reason = if foreign { Reason::Imported } else { Reason::ClaimMissing };
+            create_claim(context, endpoint, *address, pool, reason).await
         }
-        let mut status = endpoint.status.take().unwrap_or_default();
-        bind(&mut status, &pod);
-        list(&mut status, record, address, &parsed, &pool.name_any());
-        endpoint.status = Some(status);
-        let written = self.store.write_endpoint(&endpoint).await?;
-        self.outcomes.claimed(&name, written.object_ref(&()), Reason::Imported, address);
-        Ok(())
+        UnclaimedAddress::Recorded(pool, address, record) => import_record(context, pool, *address, record).await,
     }
 }
 
-/// Names `pod` as the holder of what the endpoint lists.
-fn bind(status: &mut EndpointStatus, pod: &Pod) {
+/// Imports a pool's record that no endpoint lists. If its pod lives, the pod gets an endpoint, or its endpoint lists the
+/// address from now on. A record of a pod that is gone is an old leak: the pool's next status drops it.
+async fn import_record(
+    context: &Context,
+    pool: &SpiderIPPool,
+    address: IpAddr,
+    record: &Allocation,
+) -> Result<(), StoreError> {
+    let (Some((namespace, name)), Ok(parsed)) = (record.pod.split_once('/'), pool.spec.parse()) else {
+        return Ok(());
+    };
+    let (store, name) = (&context.store, PodName::new(namespace, name));
+    // The endpoint is read first: the ADD of a pod that comes later writes it, and then the write below fails.
+    let endpoint = store.endpoint(&name).await?;
+    let is_named = |pod: &Pod| record.pod_uid.is_empty() || pod.metadata.uid.as_ref() == Some(&record.pod_uid);
+    let Some(pod) = store.pod(&name).await?.filter(is_named) else { return Ok(()) };
+    let mut endpoint = endpoint.unwrap_or_else(|| SpiderEndpoint::for_pod(&name));
+    if let AcquireOutcome::HeldBy(holder) = store.acquire(address, &pool.name_any(), &name).await? {
+        context.outcomes.address_taken(&name, pod.object_ref(&()), address, &holder);
+        return Ok(());
+    }
+    let mut status = endpoint.status.take().unwrap_or_default();
+    set_holder(&mut status, &pod);
+    list_address(&mut status, record, address, &parsed, &pool.name_any());
+    endpoint.status = Some(status);
+    let written = store.write_endpoint(&endpoint).await?;
+    context.outcomes.claim_created(&name, written.object_ref(&()), Reason::Imported, address);
+    Ok(())
+}
+
+/// Makes `pod` the holder of the addresses that the endpoint lists.
+fn set_holder(status: &mut EndpointStatus, pod: &Pod) {
     let owner = Owner::of(pod);
     status.owner_controller_type = owner.kind;
     status.owner_controller_name = owner.name;
@@ -181,8 +209,8 @@ fn bind(status: &mut EndpointStatus, pod: &Pod) {
     current.state = HolderState::Bound;
 }
 
-/// Lists an address where the record has it.
-fn list(status: &mut EndpointStatus, record: &Allocation, address: IpAddr, parsed: &Pool, pool: &str) {
+/// Lists an address on the interface that the record names.
+fn list_address(status: &mut EndpointStatus, record: &Allocation, address: IpAddr, parsed: &Pool, pool: &str) {
     let ips = &mut status.current.ips;
     let interface = if record.interface.is_empty() { "eth0" } else { &record.interface };
     if !ips.iter().any(|ip| ip.interface == interface) {
@@ -197,7 +225,7 @@ fn list(status: &mut EndpointStatus, record: &Allocation, address: IpAddr, parse
     }
 }
 
-/// The records in a pool's status. What cannot be read is no record.
+/// Returns the records in a pool's status. Text that cannot be parsed is no record.
 fn records_of(pool: &SpiderIPPool) -> Vec<(IpAddr, Allocation)> {
     let text = pool.status.as_ref().and_then(|status| status.allocated_ips.as_deref());
     let records: Allocations = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -207,12 +235,12 @@ fn records_of(pool: &SpiderIPPool) -> Vec<(IpAddr, Allocation)> {
 #[cfg(test)]
 mod tests {
     use holdfast_api::ippool::IpPoolSpec;
+    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
 
-    #[test]
-    fn spiderpools_records_are_read() {
+    fn foreign_pool() -> SpiderIPPool {
         let mut pool = SpiderIPPool::new("a", serde_json::from_value(json!({"subnet": "10.0.0.0/24"})).unwrap());
         assert!(!pool.is_foreign());
         pool.status = serde_json::from_value(
@@ -220,18 +248,45 @@ mod tests {
         )
         .unwrap();
         assert!(pool.is_foreign());
-        let records = records_of(&pool);
+        pool
+    }
+
+    #[test]
+    fn spiderpools_records_are_read() {
+        let records = records_of(&foreign_pool());
         assert_eq!((records.len(), records[0].1.pod.as_str()), (1, "d/web-0"));
     }
 
     #[test]
-    fn a_records_address_stands_beside_what_its_endpoint_lists() {
+    fn a_records_address_is_listed_beside_those_of_its_endpoint() {
         let spec: IpPoolSpec = serde_json::from_value(json!({"subnet": "fd00::/64"})).unwrap();
         let (parsed, mut status) = (spec.parse().unwrap(), EndpointStatus::default());
         status.current.ips = vec![EndpointIp { interface: "net1".into(), ..EndpointIp::default() }];
         let record: Allocation = serde_json::from_value(json!({"pod": "d/a"})).unwrap();
-        list(&mut status, &record, "fd00::7".parse().unwrap(), &parsed, "six");
+        list_address(&mut status, &record, "fd00::7".parse().unwrap(), &parsed, "six");
         let ips: Vec<_> = status.current.ips.iter().map(|ip| (ip.interface.as_str(), ip.ipv6.as_deref())).collect();
         assert_eq!(ips, [("net1", None), ("eth0", Some("fd00::7/64"))]);
+    }
+
+    #[test]
+    fn an_address_is_imported_from_its_endpoint_if_one_lists_it_and_from_its_pool_if_none_does() {
+        let (reflectors, mut writers) = Reflectors::new();
+        writers.pools.apply_watcher_event(&Event::Apply(foreign_pool()));
+        let texts = |reflectors: &Reflectors| {
+            unclaimed_addresses(reflectors).map(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let text = "10.0.0.1 of pool a for d/web-0".to_owned();
+        assert_eq!(texts(&reflectors), [vec![], vec![text.clone()]]);
+        let pod = PodName::new("d", "web-0");
+        let mut endpoint = SpiderEndpoint::for_pod(&pod);
+        let ip = EndpointIp { ipv4: Some("10.0.0.1/24".into()), ipv4_pool: Some("a".into()), ..EndpointIp::default() };
+        let mut status = EndpointStatus::default();
+        status.current.ips = vec![ip];
+        endpoint.status = Some(status);
+        writers.endpoints.apply_watcher_event(&Event::Apply(endpoint));
+        assert_eq!(texts(&reflectors), [vec![text], vec![]]);
+        let claim = IPClaim::held("10.0.0.1".parse().unwrap(), "a", &pod);
+        writers.claims.apply_watcher_event(&Event::Apply(claim));
+        assert_eq!(texts(&reflectors), [vec![""; 0], vec![]]);
     }
 }

@@ -1,5 +1,5 @@
-//! Who belongs to whom: endpoints, their StatefulSets and nodes, claims, their endpoints and pools. Kept up with one
-//! change at a time, so that a round costs as much as what changed.
+//! The relations between endpoints, their StatefulSets and nodes, and claims, their endpoints and pools. Each change
+//! updates the index, so the cost of a reconciliation depends on the changes and not on the size of the cluster.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,151 +14,153 @@ use holdfast_api::{
 use holdfast_core::id::PodName;
 use kube::ResourceExt;
 
-/// What matters of an endpoint.
+/// The indexed fields of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Listing {
+struct IndexedEndpoint {
     addresses: Vec<IpAddr>,
-    set: Option<PodName>,
+    stateful_set: Option<PodName>,
     node: String,
 }
 
-/// What matters of a claim.
+/// The indexed fields of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claimed {
-    pub(super) address: IpAddr,
-    pub(super) pool: String,
-    pub(super) endpoint: Option<PodName>,
-    pub(super) released: bool,
-    /// Whether its name is its address, which makes it the address's lock.
-    pub(super) well_named: bool,
+pub(crate) struct IndexedClaim {
+    pub(crate) address: IpAddr,
+    pub(crate) pool: String,
+    pub(crate) endpoint: Option<PodName>,
+    pub(crate) released: bool,
+    /// True if the claim's name is its address. Only such a claim locks the address.
+    pub(crate) locks_address: bool,
 }
 
+/// The index over endpoints and claims.
 #[derive(Debug, Default)]
-pub(super) struct Index {
-    endpoints: HashMap<PodName, Listing>,
-    claims: HashMap<String, Claimed>,
-    of_set: Groups<PodName, PodName>,
-    of_node: Groups<String, PodName>,
-    of_endpoint: Groups<PodName, String>,
-    of_pool: Groups<String, String>,
-    of_address: Groups<IpAddr, PodName>,
+pub(crate) struct Index {
+    endpoints: HashMap<PodName, IndexedEndpoint>,
+    claims: HashMap<String, IndexedClaim>,
+    endpoints_by_set: Groups<PodName, PodName>,
+    endpoints_by_node: Groups<String, PodName>,
+    endpoints_by_address: Groups<IpAddr, PodName>,
+    claims_by_endpoint: Groups<PodName, String>,
+    claims_by_pool: Groups<String, String>,
 }
 
 impl Index {
-    /// Takes an endpoint in as it is now. Answers the claims and pools that this may concern.
-    pub(super) fn set_endpoint(&mut self, name: &PodName, endpoint: Option<&SpiderEndpoint>) -> Touched {
+    /// Replaces an endpoint by its present state; none if it is gone. Returns the claims and pools that depend on it.
+    pub(crate) fn set_endpoint(&mut self, name: &PodName, endpoint: Option<&SpiderEndpoint>) -> EndpointDependents {
         if let Some(before) = self.endpoints.remove(name) {
-            if let Some(set) = &before.set {
-                self.of_set.remove(set, name);
+            if let Some(set) = &before.stateful_set {
+                self.endpoints_by_set.remove(set, name);
             }
-            self.of_node.remove(&before.node, name);
+            self.endpoints_by_node.remove(&before.node, name);
             for address in &before.addresses {
-                self.of_address.remove(address, name);
+                self.endpoints_by_address.remove(address, name);
             }
         }
         if let Some(endpoint) = endpoint {
             let record = endpoint.record();
             let set = || PodName::new(&name.namespace, &record.owner_controller_name);
-            let listing = Listing {
+            let indexed = IndexedEndpoint {
                 addresses: endpoint.addresses(),
-                set: record.is_sticky().then(set),
+                stateful_set: record.is_sticky().then(set),
                 node: record.current.node.clone(),
             };
-            if let Some(set) = &listing.set {
-                self.of_set.add(set.clone(), name.clone());
+            if let Some(set) = &indexed.stateful_set {
+                self.endpoints_by_set.add(set.clone(), name.clone());
             }
-            self.of_node.add(listing.node.clone(), name.clone());
-            for address in &listing.addresses {
-                self.of_address.add(*address, name.clone());
+            self.endpoints_by_node.add(indexed.node.clone(), name.clone());
+            for address in &indexed.addresses {
+                self.endpoints_by_address.add(*address, name.clone());
             }
-            self.endpoints.insert(name.clone(), listing);
+            self.endpoints.insert(name.clone(), indexed);
         }
-        let claims: Vec<_> = self.of_endpoint.get(name).cloned().collect();
+        let claims: Vec<_> = self.claims_by_endpoint.get(name).cloned().collect();
         let pools = claims.iter().filter_map(|claim| Some(self.claims.get(claim)?.pool.clone())).collect();
-        Touched { claims, pools }
+        EndpointDependents { claims, pools }
     }
 
-    /// Takes a claim in as it is now. Answers the endpoints and pools that this may concern.
-    pub(super) fn set_claim(&mut self, name: &str, claim: Option<&IPClaim>) -> Locked {
+    /// Replaces a claim by its present state; none if it is gone. Returns the endpoints and pools that depend on it.
+    pub(crate) fn set_claim(&mut self, name: &str, claim: Option<&IPClaim>) -> ClaimDependents {
         let mut pools = Vec::new();
         let before = self.claims.remove(name);
-        let locked = [before.as_ref().map(|claim| claim.address), claim.map(|claim| claim.spec.address)];
-        let endpoints = locked.iter().flatten().flat_map(|address| self.of_address.get(address)).cloned().collect();
+        let addresses = [before.as_ref().map(|claim| claim.address), claim.map(|claim| claim.spec.address)];
+        let listing = addresses.iter().flatten().flat_map(|address| self.endpoints_by_address.get(address));
+        let endpoints = listing.cloned().collect();
         if let Some(before) = before {
-            self.of_pool.remove(&before.pool, name);
+            self.claims_by_pool.remove(&before.pool, name);
             if let Some(endpoint) = &before.endpoint {
-                self.of_endpoint.remove(endpoint, name);
+                self.claims_by_endpoint.remove(endpoint, name);
             }
             pools.push(before.pool);
         }
         if let Some(claim) = claim {
-            let claimed = Claimed {
+            let indexed = IndexedClaim {
                 address: claim.spec.address,
                 pool: claim.spec.pool.clone(),
                 endpoint: claim.endpoint(),
                 released: claim.spec.state == ClaimState::Released,
-                well_named: claim.name_any() == name_of(claim.spec.address),
+                locks_address: claim.name_any() == name_of(claim.spec.address),
             };
-            if !pools.contains(&claimed.pool) {
-                pools.push(claimed.pool.clone());
+            if !pools.contains(&indexed.pool) {
+                pools.push(indexed.pool.clone());
             }
-            self.of_pool.add(claimed.pool.clone(), name.to_owned());
-            if let Some(endpoint) = &claimed.endpoint {
-                self.of_endpoint.add(endpoint.clone(), name.to_owned());
+            self.claims_by_pool.add(indexed.pool.clone(), name.to_owned());
+            if let Some(endpoint) = &indexed.endpoint {
+                self.claims_by_endpoint.add(endpoint.clone(), name.to_owned());
             }
-            self.claims.insert(name.to_owned(), claimed);
+            self.claims.insert(name.to_owned(), indexed);
         }
-        Locked { endpoints, pools }
+        ClaimDependents { endpoints, pools }
     }
 
-    pub(super) fn claim(&self, name: &str) -> Option<&Claimed> {
+    pub(crate) fn claim(&self, name: &str) -> Option<&IndexedClaim> {
         self.claims.get(name)
     }
 
-    /// Whether the claim's endpoint lists its address.
-    pub(super) fn is_listed(&self, claim: &Claimed) -> bool {
-        let listing = claim.endpoint.as_ref().and_then(|endpoint| self.endpoints.get(endpoint));
-        claim.well_named && listing.is_some_and(|listing| listing.addresses.contains(&claim.address))
+    /// Returns whether the claim's endpoint lists its address.
+    pub(crate) fn is_listed(&self, claim: &IndexedClaim) -> bool {
+        let endpoint = claim.endpoint.as_ref().and_then(|endpoint| self.endpoints.get(endpoint));
+        claim.locks_address && endpoint.is_some_and(|endpoint| endpoint.addresses.contains(&claim.address))
     }
 
-    pub(super) fn endpoints(&self) -> impl Iterator<Item = &PodName> {
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &PodName> {
         self.endpoints.keys()
     }
 
-    pub(super) fn claims(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &String> {
         self.claims.keys()
     }
 
-    pub(super) fn endpoints_of_set(&self, set: &PodName) -> impl Iterator<Item = &PodName> {
-        self.of_set.get(set)
+    pub(crate) fn endpoints_of_set(&self, set: &PodName) -> impl Iterator<Item = &PodName> {
+        self.endpoints_by_set.get(set)
     }
 
-    pub(super) fn endpoints_of_node(&self, node: &str) -> impl Iterator<Item = &PodName> {
-        self.of_node.get(node)
+    pub(crate) fn endpoints_of_node(&self, node: &str) -> impl Iterator<Item = &PodName> {
+        self.endpoints_by_node.get(node)
     }
 
-    pub(super) fn claims_of_endpoint(&self, endpoint: &PodName) -> impl Iterator<Item = &String> {
-        self.of_endpoint.get(endpoint)
+    pub(crate) fn claims_of_endpoint(&self, endpoint: &PodName) -> impl Iterator<Item = &String> {
+        self.claims_by_endpoint.get(endpoint)
     }
 
-    pub(super) fn claims_of_pool(&self, pool: &str) -> impl Iterator<Item = &Claimed> {
-        self.of_pool.get(pool).filter_map(|claim| self.claims.get(claim))
+    pub(crate) fn claims_of_pool(&self, pool: &str) -> impl Iterator<Item = &IndexedClaim> {
+        self.claims_by_pool.get(pool).filter_map(|claim| self.claims.get(claim))
     }
 }
 
-/// What a change of an endpoint may concern.
+/// The objects that depend on an endpoint.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Touched {
-    pub(super) claims: Vec<String>,
-    pub(super) pools: Vec<String>,
+pub(crate) struct EndpointDependents {
+    pub(crate) claims: Vec<String>,
+    pub(crate) pools: Vec<String>,
 }
 
-/// What a change of a claim may concern.
+/// The objects that depend on a claim.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Locked {
-    /// Those that list its address.
-    pub(super) endpoints: BTreeSet<PodName>,
-    pub(super) pools: Vec<String>,
+pub(crate) struct ClaimDependents {
+    /// The endpoints that list its address.
+    pub(crate) endpoints: BTreeSet<PodName>,
+    pub(crate) pools: Vec<String>,
 }
 
 /// Members by group.
@@ -225,8 +227,8 @@ mod tests {
         assert_eq!(index.set_claim("10.0.0.1", Some(&claim)).pools, ["p"]);
         let is_listed = |index: &Index| index.is_listed(index.claim("10.0.0.1").unwrap());
         assert!(!is_listed(&index));
-        let touched = index.set_endpoint(&pod, Some(&endpoint(&pod, "10.0.0.1")));
-        assert_eq!(touched, Touched { claims: vec!["10.0.0.1".into()], pools: vec!["p".into()] });
+        let dependents = index.set_endpoint(&pod, Some(&endpoint(&pod, "10.0.0.1")));
+        assert_eq!(dependents, EndpointDependents { claims: vec!["10.0.0.1".into()], pools: vec!["p".into()] });
         assert!(is_listed(&index));
         assert_eq!(index.endpoints_of_set(&PodName::new("d", "web")).count(), 1);
         assert_eq!(index.endpoints_of_node("n1").count(), 1);
@@ -235,12 +237,15 @@ mod tests {
         assert!(!is_listed(&index));
         index.set_endpoint(&pod, None);
         assert_eq!(index.endpoints_of_node("n1").count() + index.endpoints().count(), 0);
-        assert_eq!(index.set_claim("10.0.0.1", None), Locked { endpoints: [].into(), pools: vec!["p".into()] });
+        assert_eq!(
+            index.set_claim("10.0.0.1", None),
+            ClaimDependents { endpoints: [].into(), pools: vec!["p".into()] }
+        );
         assert_eq!(index.claims_of_pool("p").count() + index.claims_of_endpoint(&pod).count(), 0);
     }
 
     #[test]
-    fn a_claim_under_another_name_locks_nothing() {
+    fn a_claim_that_is_not_named_after_its_address_locks_nothing() {
         let (mut index, pod) = (Index::default(), PodName::new("d", "web-0"));
         index.set_endpoint(&pod, Some(&endpoint(&pod, "10.0.0.1")));
         let mut claim = IPClaim::held("10.0.0.1".parse().unwrap(), "p", &pod);

@@ -1,23 +1,21 @@
-//! What authors of pools may leave out, and readers expect.
+//! `spec.ipVersion` of pools whose author left it out. Columns of `kubectl get` and scripts read it.
 
 use holdfast_api::ippool::SpiderIPPool;
 use holdfast_core::pool::Family;
 
-use super::Controller;
+use crate::context::Context;
 
-impl Controller {
-    /// Fills in the version of a pool that names none; columns and scripts show it. Answers whether it was to do.
-    pub(super) async fn fill_ip_version(&self, name: &str) -> bool {
-        let Some(pool) = self.reflectors.pool(name) else { return false };
-        let Some(version) = missing_version(&pool) else { return false };
-        if let Err(error) = self.store.set_pool_version(&pool, version).await {
-            self.pool_failed(name, &error, "its version was not filled in");
-        }
-        true
+/// Fills in the version of a pool that names none. Returns whether there was anything to fill in.
+pub(crate) async fn fill(context: &Context, name: &str) -> bool {
+    let Some(pool) = context.reflectors.pool(name) else { return false };
+    let Some(version) = missing_version(&pool) else { return false };
+    if let Err(error) = context.store.set_pool_version(&pool, version).await {
+        context.pool_write_failed(name, &error, "the pool's IP version was not filled in");
     }
+    true
 }
 
-/// The version of a pool that does not say it and whose subnet does.
+/// Returns the version of a pool that does not name it, by its subnet.
 fn missing_version(pool: &SpiderIPPool) -> Option<u8> {
     let absent = pool.spec.ip_version.is_none() && pool.metadata.deletion_timestamp.is_none();
     let parsed = absent.then(|| pool.spec.parse().ok())??;
@@ -34,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_subnet_says_the_version() {
+    fn the_version_is_that_of_the_subnet() {
         for (spec, version) in [
             (json!({"subnet": "10.0.0.0/24"}), Some(4)),
             (json!({"subnet": "fd00::/64"}), Some(6)),

@@ -1,33 +1,35 @@
-//! Holding the lease: looks at it again and again, and gives the store leave to write while it is ours.
+//! Leader election: reads and renews the Lease, and opens the store's write gate while this replica holds it.
 
 use std::time::{Duration, Instant};
 
 use holdfast_api::store::{Leases, StoreError, WriteGate};
 use holdfast_core::election::{Election, LeaseFacts, LeaseTimings, Step};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Who leads, as this elector knows it.
+/// The leader, as this replica knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leadership {
-    /// Until when this elector does, if it does.
+    /// The time until which this replica leads, if it does.
     pub until: Option<Instant>,
     /// The leader's identity; none before it is known.
     pub holder: Option<String>,
-    /// When the lease was last read.
-    pub looked: Instant,
+    /// The time at which the Lease was last read.
+    pub observed: Instant,
 }
 
 impl Leadership {
-    /// Whether this elector leads at this moment.
+    /// Returns whether this replica leads now.
     pub fn leads(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 }
 
-/// A elector.
-pub(super) struct LeaderElector {
+/// A replica that stands for election.
+pub(crate) struct LeaderElector {
     leases: Leases,
     identity: String,
     lease_timings: LeaseTimings,
@@ -38,49 +40,48 @@ pub(super) struct LeaderElector {
 }
 
 impl LeaderElector {
-    pub(super) fn new(leases: Leases, identity: &str, lease_timings: LeaseTimings, gate: WriteGate) -> Self {
+    pub(crate) fn new(leases: Leases, identity: &str, lease_timings: LeaseTimings, gate: WriteGate) -> Self {
         let started = Instant::now();
-        let (state, _) = watch::channel(Leadership { until: None, holder: None, looked: started });
+        let (state, _) = watch::channel(Leadership { until: None, holder: None, observed: started });
         let election = Election::new(identity, lease_timings);
         Self { leases, identity: identity.to_owned(), lease_timings, election, gate, started, state }
     }
 
-    pub(super) fn leadership(&self) -> watch::Receiver<Leadership> {
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
         self.state.subscribe()
     }
 
-    /// Stands until `stop`, then gives the lease back, so that another leads at once.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Stands for election until `stop`, then gives the Lease back, so that another replica leads at once.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            let looked = Instant::now();
-            // A look that hangs must not keep this elector from trying again while it still leads.
-            match tokio::time::timeout(self.lease_timings.retry, self.look()).await {
+            let begun = Instant::now();
+            // A request that hangs must not keep this replica from trying again while it still leads.
+            match tokio::time::timeout(self.lease_timings.retry, self.acquire_or_renew()).await {
                 Ok(Ok(())) => self.publish(Instant::now()),
                 Ok(Err(error)) if error.is_conflict() => {}
-                Ok(Err(error)) => tracing::warn!(%error, "cannot look after the lease; trying again"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot acquire or renew the lease; trying again"),
                 Err(_) => tracing::warn!("the API server does not answer about the lease; trying again"),
             }
             self.step_down_if_over();
             let until = self.leads_until();
-            let next = looked + self.lease_timings.retry;
+            let next = begun + self.lease_timings.retry;
             let next = until.map_or(next, |until| next.min(until));
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(next.into()) => self.step_down_if_over(),
             }
         }
-        self.give_back().await;
+        self.release().await;
     }
 
-    async fn look(&mut self) -> Result<(), StoreError> {
+    async fn acquire_or_renew(&mut self) -> Result<(), StoreError> {
         let lease = self.leases.read().await?;
         let version = lease.as_ref().and_then(ResourceExt::resource_version).unwrap_or_default();
         let facts = lease.as_ref().map(|lease| {
-            let spec = lease.spec.as_ref();
-            let seconds =
-                spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
+            let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+            let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
             LeaseFacts {
-                holder: spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default(),
+                holder: holder_of(lease).unwrap_or_default(),
                 version: &version,
                 duration: seconds.map_or(self.lease_timings.duration, Duration::from_secs),
             }
@@ -103,35 +104,33 @@ impl LeaderElector {
         self.election.leads_until().map(|until| self.started + until)
     }
 
-    fn publish(&self, looked: Instant) {
-        let next = Leadership { until: self.leads_until(), holder: self.election.holder().map(str::to_owned), looked };
+    fn publish(&self, observed: Instant) {
+        let next =
+            Leadership { until: self.leads_until(), holder: self.election.holder().map(str::to_owned), observed };
         let before = self.state.send_replace(next.clone());
         if before.holder != next.holder {
             tracing::info!(leader = next.holder, here = next.leads(), "the lease has a new holder");
         }
     }
 
-    /// The gate has closed by itself; the watchers of the state are told.
+    /// Tells the tasks that wait for the end of this replica's leadership. The gate has closed by itself by then.
     fn step_down_if_over(&self) {
         let over = |state: &Leadership| state.until.is_some() && !state.leads();
         if over(&self.state.borrow()) {
-            tracing::warn!("the lease was not renewed in time: this controller leads no more");
+            tracing::warn!("the lease was not renewed in time: this controller does not lead any more");
             self.gate.close();
             self.state.send_modify(|state| state.until = None);
         }
     }
 
-    async fn give_back(&mut self) {
+    async fn release(&mut self) {
         self.gate.close();
         if self.election.leads_until().is_none() {
             return;
         }
         let release = async {
             let lease = self.leases.read().await?;
-            let ours = |lease: &k8s_openapi::api::coordination::v1::Lease| {
-                lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(&self.identity)
-            };
-            match lease.filter(ours) {
+            match lease.filter(|lease| holder_of(lease) == Some(&self.identity)) {
                 Some(lease) => self.leases.write(Some(&lease), "", 1).await.map(drop),
                 None => Ok(()),
             }
@@ -141,5 +140,25 @@ impl LeaderElector {
             Ok(Err(error)) => tracing::warn!(%error, "the lease was not given back; it runs out"),
             Err(_) => tracing::warn!("the lease was not given back in time; it runs out"),
         }
+    }
+}
+
+fn holder_of(lease: &Lease) -> Option<&str> {
+    lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref())
+}
+
+/// The gauge of leadership.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeaderMetrics(Gauge);
+
+impl LeaderMetrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let new = Self::default();
+        registry.register("holdfast_leader", "1 while this controller leads, else 0", new.0.clone());
+        new
+    }
+
+    pub(crate) fn set(&self, leads: bool) {
+        self.0.set(leads.into());
     }
 }

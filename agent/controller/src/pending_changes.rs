@@ -1,63 +1,62 @@
-//! What the watches saw change and nobody has looked at yet. Each object stands there once, however often it changed,
-//! so there is never more than there are objects.
+//! The changes that the watches saw and no reconciliation has taken yet. Each object is in the set once, however often it
+//! changed, so the set is never larger than the number of objects.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashSet;
 
 use holdfast_core::id::PodName;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// An object that changed, came or went.
+/// An object that was created, changed or deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Endpoint(PodName),
     Claim(String),
     Pod(PodName),
-    Set(PodName),
+    StatefulSet(PodName),
     Node(String),
     Pool(String),
     /// Any of the reserved addresses.
     Reserved,
 }
 
-/// A batch of changes.
+/// The changes that one reconciliation works on.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct ChangeBatch {
-    /// Whether anything may have changed, as after a new list.
-    pub(super) everything: bool,
-    pub(super) changes: HashSet<Change>,
+pub(crate) struct ChangeBatch {
+    /// True if any object may have changed, as after a new list.
+    pub(crate) everything: bool,
+    pub(crate) changes: HashSet<Change>,
 }
 
+/// The set of pending changes. The watches add, the reconciler takes.
 #[derive(Debug, Default)]
-pub(super) struct PendingChanges {
+pub(crate) struct PendingChanges {
     waiting: Mutex<ChangeBatch>,
     notify: Notify,
 }
 
 impl PendingChanges {
-    pub(super) fn add(&self, change: Change) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn add(&self, change: Change) {
+        let mut waiting = self.waiting.lock();
         if !waiting.everything {
             waiting.changes.insert(change);
         }
+        drop(waiting);
         self.notify.notify_one();
     }
 
-    pub(super) fn add_everything(&self) {
-        let all = ChangeBatch { everything: true, changes: HashSet::new() };
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    pub(crate) fn add_everything(&self) {
+        *self.waiting.lock() = ChangeBatch { everything: true, changes: HashSet::new() };
         self.notify.notify_one();
     }
 
-    /// Takes what is waiting.
-    pub(super) fn take(&self) -> ChangeBatch {
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Removes and returns all pending changes.
+    pub(crate) fn take(&self) -> ChangeBatch {
+        std::mem::take(&mut *self.waiting.lock())
     }
 
-    /// Waits until there may be something.
-    pub(super) async fn notified(&self) {
+    /// Waits until a change was added since the last call returned. It may be taken already.
+    pub(crate) async fn notified(&self) {
         self.notify.notified().await;
     }
 }
@@ -67,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_covers_each_change() {
+    fn everything_includes_each_single_change() {
         let changes = PendingChanges::default();
         changes.add(Change::Claim("a".into()));
         changes.add(Change::Claim("a".into()));

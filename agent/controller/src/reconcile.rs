@@ -1,191 +1,185 @@
-//! Rounds: what changed and what has come due, looked at once.
+//! The leader's work: one reconciliation after the other, of the objects that changed and of those that are due.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, PoisonError},
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    change_tracker::{ChangeTracker, WorkList},
+    claim_gc::{self, ClaimCollector},
+    context::Context,
+    delay_queue::{DelayQueue, Requeue},
+    endpoint_gc::{self, EndpointCollector},
+    finalizers,
+    import::Importer,
+    ip_version,
+    missing_claims::{self, MissingClaims},
+    pending_changes::Change,
+    pool_status::{PoolMetrics, PoolStatusWriter},
 };
 
-use holdfast_core::id::PodName;
-use kube::ResourceExt;
+/// The time in which changes gather before a reconciliation takes them.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// The number of endpoints, and of claims, that one reconciliation collects. Between two, the pools' statuses are written.
+const BATCH: usize = 256;
+/// The pause before a write that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
-use super::{BATCH, Controller, DEBOUNCE, RETRY, Requeue, State, endpoint_gc::is_ready, pending_changes::Change};
-
-/// What one round looks at.
-#[derive(Debug, Default)]
-struct WorkList {
-    endpoints: HashSet<PodName>,
-    claims: HashSet<String>,
-    pools: HashSet<String>,
-    import: bool,
+/// The leader's work, and what it knows beyond the caches. A new leader begins with an empty one.
+pub(crate) struct Reconciler {
+    context: Arc<Context>,
+    tracker: ChangeTracker,
+    delay_queue: DelayQueue,
+    importer: Importer,
+    missing_claims: MissingClaims,
+    endpoints: EndpointCollector,
+    claims: ClaimCollector,
+    pool_status: PoolStatusWriter,
 }
 
-impl WorkList {
-    fn add(&mut self, due: Requeue) {
-        match due {
-            Requeue::Endpoint(name) => drop(self.endpoints.insert(name)),
-            Requeue::Claim(name) => drop(self.claims.insert(name)),
-            Requeue::Pool(name) => drop(self.pools.insert(name)),
-            Requeue::Import => self.import = true,
+impl Reconciler {
+    pub(crate) fn new(context: &Arc<Context>, metrics: PoolMetrics) -> Self {
+        Self {
+            context: Arc::clone(context),
+            tracker: ChangeTracker::default(),
+            delay_queue: DelayQueue::default(),
+            importer: Importer::default(),
+            missing_claims: MissingClaims::default(),
+            endpoints: EndpointCollector::default(),
+            claims: ClaimCollector::default(),
+            pool_status: PoolStatusWriter::new(metrics),
         }
     }
-}
 
-impl Controller {
     /// Works as the leader, for as long as it is polled.
-    pub(super) async fn lead(&mut self) {
-        self.state = State { import_pause: RETRY, ..State::default() };
-        self.import(self.now()).await;
-        let changes = Arc::clone(self.reflectors.changes());
+    pub(crate) async fn run(mut self) {
+        let context = Arc::clone(&self.context);
+        let (changes, full_scan) = (context.reflectors.changes(), context.settings.full_scan);
+        self.import(context.now()).await;
         changes.add_everything();
-        let mut next_scan = self.now() + self.settings.full_scan;
+        let mut next_scan = context.now() + full_scan;
         loop {
-            if self.now() >= next_scan {
+            if context.now() >= next_scan {
                 changes.add_everything();
-                next_scan = self.now() + self.settings.full_scan;
+                next_scan = context.now() + full_scan;
             }
-            self.reconcile().await;
-            let next = self.state.delay_queue.next().map_or(next_scan, |next| next.min(next_scan));
-            let pause = next.saturating_sub(self.now());
-            self.heartbeat.idle_for(pause);
+            self.reconcile(context.now()).await;
+            let next = self.delay_queue.next_due().map_or(next_scan, |next| next.min(next_scan));
+            let pause = next.saturating_sub(context.now());
+            context.heartbeat.idle_for(pause);
             tokio::select! {
                 () = changes.notified() => tokio::time::sleep(DEBOUNCE).await,
                 () = tokio::time::sleep(pause) => {}
             }
-            self.heartbeat.progress();
+            context.heartbeat.progress();
         }
     }
 
-    async fn reconcile(&mut self) {
-        let now = self.now();
-        let mut work = WorkList::default();
-        self.state.delay_queue.take(now).into_iter().for_each(|due| work.add(due));
-        let batch = self.reflectors.changes().take();
-        if batch.everything {
-            self.look_at_everything(&mut work);
-        }
-        for change in batch.changes {
-            self.take_in(change, &mut work);
-        }
+    async fn reconcile(&mut self, now: Duration) {
+        let mut work = self.take_work(now);
         if work.import {
             self.import(now).await;
         }
-        let missing: Vec<_> = work.endpoints.iter().filter_map(|name| self.missing_claims(name, now)).collect();
-        self.create_missing_claims(missing).await;
-        if self.settings.collect {
-            self.collect(&mut work, now).await;
+        self.create_missing_claims(&work, now).await;
+        if self.context.settings.collect {
+            self.collect_endpoints(&mut work, now).await;
+            self.collect_claims(&mut work, now).await;
         }
-        self.metrics.pools(self.reflectors.pools.state().len());
+        self.pool_status.set_pool_count(self.context.reflectors.pools.state().len());
         for pool in &work.pools {
-            // One change of a pool at a time: the next round sees it and makes the other.
-            if !self.fill_ip_version(pool).await && !self.hold_pool(pool).await {
-                self.write_pool_status(pool, now).await;
-            }
-            self.heartbeat.progress();
+            self.reconcile_pool(pool, now).await;
+            self.context.heartbeat.progress();
         }
-        let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
-        for due in failed {
-            self.state.delay_queue.set(now + RETRY, due);
+        for item in self.context.take_requeued() {
+            self.delay_queue.add(now + RETRY, item);
         }
     }
 
-    async fn collect(&mut self, work: &mut WorkList, now: Duration) {
+    /// Returns the objects that are due or changed, and those that depend on them.
+    fn take_work(&mut self, now: Duration) -> WorkList {
+        let Self { context, tracker, delay_queue, endpoints, .. } = self;
+        let (reflectors, mut work) = (&context.reflectors, WorkList::default());
+        delay_queue.take_due(now).into_iter().for_each(|item| work.add(item));
+        let batch = reflectors.changes().take();
+        if batch.everything {
+            reflectors
+                .nodes
+                .state()
+                .iter()
+                .filter_map(|node| node.metadata.name.as_deref())
+                .for_each(|node| endpoints.node_exists(node));
+            tracker.apply_all(reflectors, &mut work);
+            endpoints.forget_empty_nodes(&tracker.index);
+        }
+        for change in batch.changes {
+            if let Change::Node(node) = &change
+                && reflectors.node(node).is_some()
+            {
+                endpoints.node_exists(node);
+            }
+            tracker.apply(change, reflectors, &mut work);
+        }
+        work
+    }
+
+    async fn import(&mut self, now: Duration) {
+        if let Some(pause) = self.importer.run(&self.context).await {
+            self.delay_queue.add(now + pause, Requeue::Import);
+        }
+    }
+
+    async fn create_missing_claims(&mut self, work: &WorkList, now: Duration) {
+        let mut missing = Vec::new();
+        for name in &work.endpoints {
+            let assessment = self.missing_claims.assess(name, &self.tracker.index, &self.context.reflectors, now);
+            missing.extend(self.delay_queue.act_or_requeue(assessment, now, || Requeue::Endpoint(name.clone())));
+        }
+        missing_claims::create(&self.context, missing).await;
+    }
+
+    async fn collect_endpoints(&mut self, work: &mut WorkList, now: Duration) {
         let mut candidates = Vec::new();
-        for name in std::mem::take(&mut work.endpoints) {
-            if candidates.len() < BATCH {
-                candidates.extend(self.leak_candidate(&name, now));
-            } else {
-                self.state.delay_queue.set(now, Requeue::Endpoint(name));
+        for name in work.endpoints.drain() {
+            if candidates.len() == BATCH {
+                self.delay_queue.add(now, Requeue::Endpoint(name));
+                continue;
             }
+            let Context { reflectors, settings, .. } = &*self.context;
+            let assessment = self.endpoints.assess(&name, reflectors, settings, now);
+            candidates.extend(self.delay_queue.act_or_requeue(assessment, now, || Requeue::Endpoint(name)));
         }
-        self.collect_endpoints(candidates).await;
+        endpoint_gc::collect(&self.context, candidates).await;
+    }
+
+    async fn collect_claims(&mut self, work: &mut WorkList, now: Duration) {
         let mut due = Vec::new();
-        for name in std::mem::take(&mut work.claims) {
-            if due.len() < BATCH {
-                due.extend(self.due_claim(&name, now));
-            } else {
-                self.state.delay_queue.set(now, Requeue::Claim(name));
+        for name in work.claims.drain() {
+            if due.len() == BATCH {
+                self.delay_queue.add(now, Requeue::Claim(name));
+                continue;
             }
+            let index = &self.tracker.index;
+            // A pool that is held back has addresses in use whose endpoint may still have to be created.
+            if index.claim(&name).is_some_and(|claim| self.importer.holds_back(&claim.pool)) {
+                continue;
+            }
+            let Context { reflectors, settings, .. } = &*self.context;
+            let assessment = self.claims.assess(&name, index, reflectors, &settings.cooldowns, now);
+            due.extend(self.delay_queue.act_or_requeue(assessment, now, || Requeue::Claim(name)));
         }
-        self.collect_claims(due).await;
+        claim_gc::collect(&self.context, due).await;
     }
 
-    /// Takes in everything that the caches have, and what they have no more.
-    fn look_at_everything(&mut self, work: &mut WorkList) {
-        let endpoints = self.reflectors.endpoints.state();
-        let known: HashSet<_> =
-            endpoints.iter().map(|endpoint| endpoint.pod()).chain(self.state.index.endpoints().cloned()).collect();
-        for name in known {
-            self.take_in(Change::Endpoint(name), work);
+    /// Makes one change to a pool; the change causes another reconciliation, which makes the next.
+    async fn reconcile_pool(&mut self, name: &str, now: Duration) {
+        let (context, index) = (&*self.context, &self.tracker.index);
+        if ip_version::fill(context, name).await || finalizers::sync(context, index, name).await {
+            return;
         }
-        let claims = self.reflectors.claims.state();
-        let known: HashSet<_> =
-            claims.iter().map(|claim| claim.name_any()).chain(self.state.index.claims().cloned()).collect();
-        for name in known {
-            self.take_in(Change::Claim(name), work);
+        let Some(pool) = context.reflectors.pool(name) else { return self.pool_status.forget(name) };
+        if self.importer.holds_back(name) && pool.is_foreign() {
+            return;
         }
-        let nodes = self.reflectors.nodes.state();
-        let known: HashSet<_> =
-            nodes.iter().map(|node| node.name_any()).chain(self.state.ready_nodes.keys().cloned()).collect();
-        for name in known {
-            self.take_in(Change::Node(name), work);
-        }
-        let State { lost_nodes, index, .. } = &mut self.state;
-        lost_nodes.retain(|node| index.endpoints_of_node(node).next().is_some());
-        work.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any()));
-    }
-
-    /// Takes one change in, and adds what it may concern.
-    fn take_in(&mut self, change: Change, work: &mut WorkList) {
-        match change {
-            Change::Endpoint(name) => {
-                let endpoint = self.reflectors.endpoint(&name);
-                let touched = self.state.index.set_endpoint(&name, endpoint.as_deref());
-                work.claims.extend(touched.claims);
-                work.pools.extend(touched.pools);
-                work.endpoints.insert(name);
-            }
-            Change::Claim(name) => {
-                let claim = self.reflectors.claim(&name);
-                let locked = self.state.index.set_claim(&name, claim.as_deref());
-                work.endpoints.extend(locked.endpoints);
-                work.pools.extend(locked.pools);
-                work.claims.insert(name);
-            }
-            Change::Pod(name) => {
-                work.claims.extend(self.claims_of(&name));
-                work.endpoints.insert(name);
-            }
-            Change::Set(name) => work.endpoints.extend(self.state.index.endpoints_of_set(&name).cloned()),
-            Change::Node(name) => {
-                let ready = self.reflectors.node(&name).map(|node| is_ready(&node));
-                let before = match ready {
-                    Some(ready) => {
-                        self.state.lost_nodes.forget(&name);
-                        self.state.ready_nodes.insert(name.clone(), ready)
-                    }
-                    None => self.state.ready_nodes.remove(&name),
-                };
-                // Most changes of a node are its kubelet's sign of life.
-                if before != ready {
-                    work.endpoints.extend(self.state.index.endpoints_of_node(&name).cloned());
-                }
-            }
-            Change::Reserved => work.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any())),
-            Change::Pool(name) => {
-                let pool = self.reflectors.pool(&name);
-                let generation = pool.map(|pool| pool.metadata.generation);
-                // Another pool's addresses may have come to overlap with these, or not any more. A new status changes
-                // no addresses.
-                let before = match generation {
-                    Some(generation) => self.state.pools.insert(name.clone(), generation),
-                    None => self.state.pools.remove(&name),
-                };
-                if before != generation {
-                    work.pools.extend(self.reflectors.pools.state().iter().map(|pool| pool.name_any()));
-                }
-                work.pools.insert(name);
-            }
+        if let Some(due) = self.pool_status.write(context, index, name, now).await {
+            self.delay_queue.add(due, Requeue::Pool(name.to_owned()));
         }
     }
 }
