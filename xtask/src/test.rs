@@ -171,8 +171,8 @@ fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
     let values = json!({"spiderpoolController": {"releasedRestSeconds": 5, "unlistedRestSeconds": 10}});
     let tally = deploy::install(&lab, values, progress).and_then(|()| {
         let tests = ["test", "--package", "holdfast-tests", "--features", "cluster", "--test", "cluster"];
-        // They wait much more than they work.
-        Tally::of_tests(cargo(&tests).env("HOLDFAST_LAB_NAME", &arguments.name).env("RUST_TEST_THREADS", "6"))
+        // Enough for those that wait for the laboratory to be theirs beside those that share it.
+        Tally::of_tests(cargo(&tests).env("HOLDFAST_LAB_NAME", &arguments.name).env("RUST_TEST_THREADS", "24"))
     });
     if let Cluster::Lab(lab) = lab {
         if arguments.keep {

@@ -1,18 +1,18 @@
 //! holdfast on a real cluster: the laboratory, with holdfast installed.
 //!
 //! ```text
-//! world    the laboratory that HOLDFAST_LAB_NAME names, once for all tests
-//!  └ namespace  one test's namespace and pools: made, looked at, taken away again
-//!     ├ kubectl     what a user types, and what it prints
-//!     ├ api         looks at objects, many times a second while something is waited for
-//!     └ invariants  what is true of all pods at any moment
-//! sandbox  a runtime's part by hand: sandboxes, their processes, calls of plugins
-//! traffic  a host on the LAN that talks to pods
-//! agents   holdfast's own pods
-//! spoofer  a pod that spoofs its source address
-//! nodes    a node without its runtime, or without the plugin
-//! exclusive  who may disturb what
-//! whole    what every test may expect, and what a test that disturbed something waits for
+//! world       the laboratory that HOLDFAST_LAB_NAME names, once for all tests
+//!  ├ exclusive   shared by most tests, owned by one that disturbs others
+//!  ├ whole       the state that every test finds, and that a disturbing test restores
+//!  └ namespace   one test's namespace and pools: made, looked at, removed
+//!     ├ kubectl     commands as users type them, and their output
+//!     ├ api         looks at objects, many times a second while a test waits
+//!     └ invariants  true of all pods at any moment
+//! sandbox     a runtime's work by hand: sandboxes, their processes, calls of plugins
+//! traffic     a host on the LAN that talks to pods
+//! agents      holdfast's own pods
+//! spoofer     a pod that spoofs its source address
+//! nodes       a node without its runtime or the plugin, or cordoned
 //! ```
 //!
 //! Tests share the laboratory, and a test that disturbs others has it exclusively until it is whole again.
