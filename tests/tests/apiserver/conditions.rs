@@ -25,7 +25,7 @@ async fn condition(world: &World, pool: &str, kind: &str, wanted: &str) -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pools_say_what_is_wrong_with_them() -> Result<()> {
+async fn an_invalid_pool_says_so_in_its_conditions() -> Result<()> {
     let world = World::new("said", 50).await?;
     let leader = world.lead(settings());
     assert!(condition(&world, &world.name, "Ready", "True").await?.contains("gives out"));
@@ -55,7 +55,7 @@ async fn pools_say_what_is_wrong_with_them() -> Result<()> {
 
 /// Reserving an address in use keeps its holder and flags it; a pool whose free addresses are all reserved is used up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reservation_flags_who_is_there() -> Result<()> {
+async fn a_reservation_reports_the_holder_of_a_reserved_address() -> Result<()> {
     let world = World::new("reserved", 59).await?;
     let leader = world.lead(settings());
     world.make_node(&world.name).await?;
@@ -82,7 +82,7 @@ async fn a_reservation_flags_who_is_there() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pool_in_use_is_held_against_deletion() -> Result<()> {
+async fn a_finalizer_keeps_a_pool_in_use() -> Result<()> {
     let world = World::new("finalizer", 51).await?;
     let leader = world.lead(settings());
     world.make_node("finalizer-n").await?;

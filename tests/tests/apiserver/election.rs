@@ -60,7 +60,7 @@ async fn another_takes_over_within_seconds() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_lead_writes_nothing() -> Result<()> {
+async fn without_leadership_nothing_is_written() -> Result<()> {
     let world = World::new("gate", 41).await?;
     let gate = WriteGate::closed();
     let store = world.store.clone().with_write_gate(gate.clone());

@@ -100,7 +100,7 @@ async fn retained_ordinals_wait_for_their_set_to_grow() -> Result<()> {
 
 /// A record that another IPAM made says nothing of any holder before.
 #[tokio::test(flavor = "multi_thread")]
-async fn retaining_ends_without_a_history_too() -> Result<()> {
+async fn retention_ends_without_a_history_too() -> Result<()> {
     let (world, _, leader) = set_of_three("imported", 32, settings()).await?;
     let patch = Patch::Merge(json!({
         "metadata": {"annotations": {"ipam.spidernet.io/retain": "3s"}}, "status": {"current": {"containerID": null}}
@@ -171,7 +171,7 @@ async fn operators_may_have_it_released_or_left_alone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_gone_holds_nothing() -> Result<()> {
+async fn a_deleted_node_holds_no_addresses() -> Result<()> {
     let (world, _, leader) = set_of_three("node", 26, settings()).await?;
     world.make_node("node-2").await?;
     let plain = world.make_pod("plain", None, &world.name).await?;

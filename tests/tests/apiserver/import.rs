@@ -85,7 +85,7 @@ async fn an_existing_installation_is_taken_over() -> Result<()> {
     spiderpools_endpoint(&world, "web-1", gone(), on_eth0("10.52.0.2", &world.name)).await?;
     let leader = world.lead(settings());
     held(&world, &[1, 2, 3]).await?;
-    world.told("Imported", "lone").await?;
+    world.reported("Imported", "lone").await?;
     unlisted_rest(&world, 9).await?;
     assert_eq!(world.held().await?.len(), 3);
     assert_eq!(world.endpoint("lone").await?, Some(Bound));
@@ -115,7 +115,7 @@ async fn an_import_cut_off_half_way_is_finished() -> Result<()> {
         Ok((state == Some(Bound), state))
     };
     wait("the endpoint to be made", SOON, listed).await?;
-    world.told("AddressTaken", "late").await?;
+    world.reported("AddressTaken", "late").await?;
     unlisted_rest(&world, 9).await?;
     held(&world, &[1, 2]).await?;
     assert_eq!(world.endpoint("late").await?, None);
@@ -187,7 +187,7 @@ async fn one_odd_object_does_not_block_others() -> Result<()> {
 
 /// A user deletes the claim of an address in use.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_went_missing_is_made_again() -> Result<()> {
+async fn a_missing_claim_is_created_again() -> Result<()> {
     let world = World::new("missing", 57).await?;
     world.make_node(&world.name).await?;
     let leader = world.lead(settings());
@@ -201,21 +201,21 @@ async fn a_claim_that_went_missing_is_made_again() -> Result<()> {
         Ok((anew, claim.map(|claim| claim.spec)))
     };
     wait("the claim to be there again", SOON, look).await?;
-    world.told("ClaimMissing", "a").await?;
+    world.reported("ClaimMissing", "a").await?;
     leader.stop().await;
     Ok(())
 }
 
 /// Two endpoints list one address, as when two IPAMs allocate: both keep it, and an event reports it.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_of_two_is_told() -> Result<()> {
+async fn an_address_of_two_endpoints_is_reported() -> Result<()> {
     let world = World::new("two", 58).await?;
     world.make_node(&world.name).await?;
     let leader = world.lead(settings());
     let (a, b) = (world.make_pod("a", None, &world.name).await?, world.make_pod("b", None, &world.name).await?);
     world.bind(&a, world.address(1), None).await?;
     world.list(&b, world.address(1), None).await?;
-    world.told("AddressTaken", "b").await?;
+    world.reported("AddressTaken", "b").await?;
     let claim = world.store.claim(world.address(1)).await?.expect("it is not deleted");
     assert!(claim.belongs_to(&world.pod_name("a")));
     assert_eq!((world.endpoint("a").await?, world.endpoint("b").await?), (Some(Bound), Some(Bound)));

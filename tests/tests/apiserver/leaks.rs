@@ -114,7 +114,7 @@ async fn an_old_mark_frees_nothing_new() -> Result<()> {
 
 /// Records written by hand: one in a pool's status, a claim for a pod that does not exist, a claim under another name.
 #[tokio::test(flavor = "multi_thread")]
-async fn handmade_records_go() -> Result<()> {
+async fn records_made_by_hand_are_removed() -> Result<()> {
     let world = World::new("hand", 4).await?;
     let leader = world.lead(settings());
     let settled = || async {

@@ -325,7 +325,7 @@ impl World {
     }
 
     /// Waits for an event with this reason about the pod or endpoint `about`.
-    pub(crate) async fn told(&self, reason: &str, about: &str) -> Result<Duration> {
+    pub(crate) async fn reported(&self, reason: &str, about: &str) -> Result<Duration> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.name);
         let look = || async {
             let found = events.list(&ListParams::default()).await?.items.into_iter().any(|event| {

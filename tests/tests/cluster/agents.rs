@@ -63,14 +63,14 @@ pub(crate) fn containers(world: &World) -> Result<Vec<(String, u64)>> {
 }
 
 /// Waits until a line of the log of the node's agent, not older than `since`, has all of `words`.
-pub(crate) fn says(world: &World, node: &str, since: Instant, words: &[&str]) -> Result<Value> {
-    world.wait(&format!("the agent on {node} to say {words:?}"), 10, || {
-        Ok(said(world, node, since, words)?.map_or_else(|| Look::NotYet("it has not".into()), Look::Done))
+pub(crate) fn wait_for_log(world: &World, node: &str, since: Instant, words: &[&str]) -> Result<Value> {
+    world.wait(&format!("a log line of the agent on {node} with {words:?}"), 10, || {
+        Ok(last_log(world, node, since, words)?.map_or_else(|| Look::NotYet("there is none".into()), Look::Done))
     })
 }
 
 /// Returns the last line of the log of the node's agent, not older than `since`, that has all of `words`.
-pub(crate) fn said(world: &World, node: &str, since: Instant, words: &[&str]) -> Result<Option<Value>> {
+pub(crate) fn last_log(world: &World, node: &str, since: Instant, words: &[&str]) -> Result<Option<Value>> {
     let agent = on(world, node)?;
     let agent = text(&agent, "/metadata/name")?;
     let seconds = format!("--since={}s", since.elapsed().as_secs() + 1);
@@ -171,7 +171,7 @@ fn select(world: &World, selector: &Value) -> Result<()> {
         .map(drop)
 }
 
-/// Prints what holdfast's pods said about a namespace.
+/// Prints the log lines of holdfast's pods about a namespace.
 pub(crate) fn show_logs(world: &World, namespace: &str) {
     for component in ["holdfast-agent", "holdfast-controller"] {
         let selector = format!("app.kubernetes.io/component={component}");

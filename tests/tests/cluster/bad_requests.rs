@@ -20,7 +20,7 @@ fn nothing_allocated(namespace: &TestNamespace) -> Result<()> {
 }
 
 #[test]
-fn annotations_that_cannot_be_used_are_told_in_the_pods_events() -> Result<()> {
+fn invalid_annotations_are_reported_in_the_pods_events() -> Result<()> {
     let namespace = TestNamespace::shared("annotations", 5)?;
     let before = agents::containers(namespace.world)?;
     let wrong_family = json!({"ipv4": [namespace.pool6]}).to_string();
@@ -43,7 +43,7 @@ fn annotations_that_cannot_be_used_are_told_in_the_pods_events() -> Result<()> {
 }
 
 #[test]
-fn calls_that_cannot_be_used_are_refused_with_the_right_code() -> Result<()> {
+fn invalid_cni_requests_are_refused_with_their_error_code() -> Result<()> {
     let namespace = TestNamespace::shared("calls", 5)?;
     let before = agents::containers(namespace.world)?;
     let pod = namespace.pod_without_network("web")?;
@@ -82,7 +82,7 @@ fn calls_that_cannot_be_used_are_refused_with_the_right_code() -> Result<()> {
 }
 
 #[test]
-fn garbage_on_the_agents_socket_does_no_harm() -> Result<()> {
+fn malformed_http_on_the_agents_socket_changes_nothing() -> Result<()> {
     let namespace = TestNamespace::shared("socket", 5)?;
     let before = agents::containers(namespace.world)?;
     let pod = namespace.pod_without_network("web")?;

@@ -36,7 +36,7 @@ impl Drop for Squatter<'_> {
 }
 
 #[test]
-fn a_claim_from_the_lan_is_told_with_both_hardware_addresses() -> Result<()> {
+fn an_address_conflict_is_reported_with_both_hardware_addresses() -> Result<()> {
     let namespace = TestNamespace::shared("conflict", 5)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let holder = namespace.ready("web-0")?;
@@ -48,7 +48,7 @@ fn a_claim_from_the_lan_is_told_with_both_hardware_addresses() -> Result<()> {
     let asked = ["ping", "-n", "-c", "1", "-W", "1", "-I", address, "172.22.99.99"];
     ensure!(!namespace.world.lab().in_lan(&asked).output()?.status.success(), "a host has the address asked for");
     let own = namespace.kubectl(&["exec", "web-0", "--", "cat", "/sys/class/net/eth0/address"])?;
-    namespace.told("Pod", "web-0", "AddressConflict", &[address, &foreign, own.trim(), &holder.container])?;
+    namespace.reported("Pod", "web-0", "AddressConflict", &[address, &foreign, own.trim(), &holder.container])?;
     drop(squatter);
     lan(&["ip", "neigh", "flush", "to", address, "dev", "eth0"])?;
     traffic::reaches(namespace.world, &holder).context("after the LAN's host has given the address up")?;

@@ -43,7 +43,7 @@ impl Agent {
         namespace.wait("the agent to serve", 20, || {
             ensure!(agent.0.try_wait()?.is_none(), "the agent ended");
             let answer = asks.call("STATUS", &conf("1.1.0"))?;
-            Ok(if answer.ok { Look::Done(()) } else { Look::NotYet(answer.said.to_string()) })
+            Ok(if answer.ok { Look::Done(()) } else { Look::NotYet(answer.stdout.to_string()) })
         })?;
         Ok(agent)
     }

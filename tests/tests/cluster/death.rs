@@ -45,7 +45,7 @@ fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
 }
 
 #[test]
-fn a_record_left_behind_names_the_living_container_again() -> Result<()> {
+fn a_stale_record_is_rebound_to_the_living_container() -> Result<()> {
     let namespace = TestNamespace::shared("behind", 10)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let before = namespace.ready("web-0")?;

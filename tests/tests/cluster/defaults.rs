@@ -16,7 +16,7 @@ fn from_pools(namespace: &TestNamespace, pod: &str, pools: &[String; 2]) -> Resu
 }
 
 #[test]
-fn another_default_moves_no_sticky_address() -> Result<()> {
+fn a_changed_default_pool_moves_no_sticky_address() -> Result<()> {
     let namespace = TestNamespace::shared("defaults", 4)?;
     let more = namespace.more_pools(4, &json!({}))?;
     namespace.apply(manifest::stateful_set("web", 1))?;
@@ -40,7 +40,7 @@ fn another_default_moves_no_sticky_address() -> Result<()> {
 }
 
 #[test]
-fn a_pool_marked_as_default_serves_where_nothing_is_named() -> Result<()> {
+fn a_default_pool_is_used_where_no_pool_is_named() -> Result<()> {
     let namespace = TestNamespace::shared("marked", 4)?;
     for annotation in ANNOTATIONS {
         namespace.kubectl(&["annotate", "namespace", &namespace.name, &format!("{annotation}-")])?;

@@ -76,7 +76,7 @@ fn life(namespace: &TestNamespace, plugin: &str, reached: impl Fn(&Holder) -> Re
 fn macvlan_keeps_the_address() -> Result<()> {
     let namespace = TestNamespace::shared("macvlan", 5)?;
     life(&namespace, "macvlan", |holder| {
-        // The LAN's host knows the address by the hardware address of the sandbox before: it is told of the new one.
+        // The LAN's host knows the hardware address of the sandbox before, until an announcement of the new one.
         namespace.wait("a host on the LAN to reach the pod", 15, || {
             Ok(traffic::reaches(namespace.world, holder)
                 .map_or_else(|error| Look::NotYet(format!("{error:#}")), Look::Done))
@@ -97,7 +97,7 @@ fn bridge_keeps_the_address() -> Result<()> {
 }
 
 #[test]
-fn a_pod_that_is_not_of_a_stateful_set_gives_its_address_back() -> Result<()> {
+fn a_pod_without_a_stateful_set_releases_its_address() -> Result<()> {
     let namespace = TestNamespace::shared("released", 5)?;
     let mut pod = manifest::pod("single");
     pod["spec"]["hostNetwork"] = json!(true);

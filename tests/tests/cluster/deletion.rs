@@ -8,7 +8,7 @@ use xtask::progress::Look;
 use crate::manifest;
 use crate::namespace::{LIMIT, TestNamespace};
 
-/// From the moment when the pods are told to go.
+/// From the moment when the pods are deleted.
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// Waits until kubectl finds no endpoint and the pools show no address.

@@ -8,7 +8,7 @@ use crate::traffic;
 use xtask::progress::Look;
 
 #[test]
-fn the_pod_says_what_holds_the_pool_and_gets_the_next_free_address() -> Result<()> {
+fn an_exhausted_pool_is_reported_and_its_next_free_address_used() -> Result<()> {
     let namespace = TestNamespace::shared("full", 2)?;
     namespace.apply(manifest::stateful_set("web", 2))?;
     let holders = [namespace.ready("web-0")?, namespace.ready("web-1")?];

@@ -15,7 +15,7 @@ fn fixed(name: &str, addresses: &[&[String; 2]]) -> Value {
 }
 
 #[test]
-fn each_ordinal_gets_what_is_fixed_for_it_once_it_can() -> Result<()> {
+fn each_ordinal_gets_its_static_ips_once_they_are_free() -> Result<()> {
     let namespace = TestNamespace::shared("fixed", 6)?;
     let [two, five, outside] = [2, 5, 90].map(|number| namespace.addresses(number));
     namespace.apply(fixed("web", &[&five, &two]))?;
@@ -43,7 +43,7 @@ fn each_ordinal_gets_what_is_fixed_for_it_once_it_can() -> Result<()> {
 }
 
 #[test]
-fn a_pod_that_waits_for_one_family_sits_on_no_other() -> Result<()> {
+fn a_pod_that_waits_for_one_family_holds_no_address_of_the_other() -> Result<()> {
     let namespace = TestNamespace::shared("half", 4)?;
     let two = namespace.addresses(2);
     namespace.apply(fixed("web", &[&two]))?;

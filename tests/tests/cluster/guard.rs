@@ -41,10 +41,10 @@ fn steal(namespace: &TestNamespace, thief: &Holder, victim: &Holder) -> Result<(
         take(namespace, thief, address)?;
         let since = Instant::now();
         ensure!(!ping(namespace, "web-0", address, lan)?, "the pod got through from its neighbour's address {address}");
-        let line = agents::says(namespace.world, &thief.node, since, &["Foreign", &format!("\"{address}\"")])?;
+        let line = agents::wait_for_log(namespace.world, &thief.node, since, &["Foreign", &format!("\"{address}\"")])?;
         same("dropped", &line["dropped"], &json!(true))?;
         for (kind, name) in [("Pod", "web-0"), ("StatefulSet", "web")] {
-            namespace.told(kind, name, "SourceViolation", &[address, &thief.container, "dropped"])?;
+            namespace.reported(kind, name, "SourceViolation", &[address, &thief.container, "dropped"])?;
         }
         ensure!(ping(namespace, "web-0", own, lan)?, "its own address {own} should go on working");
     }

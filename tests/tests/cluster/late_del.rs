@@ -8,7 +8,7 @@ use crate::traffic::{self, Pings};
 use crate::{manifest, sandbox};
 
 #[test]
-fn a_late_del_of_the_first_sandbox_changes_nothing() -> Result<()> {
+fn late_del_of_an_old_sandbox_changes_nothing() -> Result<()> {
     let namespace = TestNamespace::shared("late", 10)?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let first = namespace.ready("web-0")?;
@@ -47,7 +47,7 @@ fn conf_of(plugin: &str) -> serde_json::Value {
 
 /// The order that no real runtime can be made to follow on demand: ADD, ADD, and only then the first one's DEL.
 #[test]
-fn the_first_sandbox_is_deleted_while_the_second_is_used() -> Result<()> {
+fn del_of_the_first_sandbox_after_add_of_the_second_changes_nothing() -> Result<()> {
     let namespace = TestNamespace::shared("order", 10)?;
     let pod = namespace.pod_without_network("web")?;
     let conf = conf("1.0.0");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// A pod's template with one container that ends when it is told to.
+/// A pod's template with one container that ends on SIGTERM.
 pub(crate) fn template(app: &str) -> Value {
     json!({
         "metadata": {"labels": {"app": app}, "annotations": {}},

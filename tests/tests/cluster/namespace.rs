@@ -302,7 +302,7 @@ impl TestNamespace {
     }
 
     /// Waits until an event of an object has this reason and all of `words` in its text.
-    pub(crate) fn told(&self, kind: &str, name: &str, reason: &str, words: &[&str]) -> Result<()> {
+    pub(crate) fn reported(&self, kind: &str, name: &str, reason: &str, words: &[&str]) -> Result<()> {
         self.wait(&format!("an event {reason} of {kind} {}/{name} with {words:?}", self.name), 10, || {
             let events = self.world.api.list(&format!("/api/v1/namespaces/{}/events", self.name), "")?;
             let about = |event: &&Value| {

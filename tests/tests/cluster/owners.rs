@@ -9,7 +9,7 @@ use crate::namespace::{LIMIT, TestNamespace, same, text};
 use crate::traffic;
 
 #[test]
-fn a_deployments_pod_gives_its_address_back() -> Result<()> {
+fn a_deployments_pod_releases_its_address() -> Result<()> {
     let namespace = TestNamespace::shared("deployment", 5)?;
     namespace.apply(manifest::deployment("front", 1))?;
     let first = namespace.ready_pod("front", "")?;
@@ -56,7 +56,7 @@ fn a_finished_jobs_address_is_released() -> Result<()> {
 }
 
 #[test]
-fn a_bare_pods_address_goes_with_it() -> Result<()> {
+fn a_bare_pods_address_is_released_with_it() -> Result<()> {
     let namespace = TestNamespace::shared("bare", 5)?;
     namespace.apply(manifest::pod("alone"))?;
     let first = namespace.ready("alone")?;

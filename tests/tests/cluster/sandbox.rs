@@ -17,7 +17,7 @@ use crate::world::World;
 /// Returns the first process of a container, found by the container's ID in the names of its cgroups. Nodes share the PIDs of
 /// the machine.
 pub(crate) fn process_of(container: &str) -> Result<Pid> {
-    ensure!(container.len() >= 32, "{container:?} is too short to be told from others");
+    ensure!(container.len() >= 32, "{container:?} is too short to identify a container");
     let mut pids: Vec<i32> = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -51,7 +51,7 @@ pub(crate) struct Answer {
     /// True if it ended with 0.
     pub(crate) ok: bool,
     /// Its standard output; null for nothing.
-    pub(crate) said: Value,
+    pub(crate) stdout: Value,
 }
 
 impl Sandbox {
@@ -128,13 +128,13 @@ fn exec_plugin(node: &Node, plugin: &str, environment: &[String], input: &[u8]) 
     // A plugin may refuse before it has read everything.
     drop(child.stdin.take().context("a pipe was asked for")?.write_all(input));
     let ended = child.wait_with_output()?;
-    let said = if ended.stdout.trim_ascii().is_empty() {
+    let stdout = if ended.stdout.trim_ascii().is_empty() {
         Value::Null
     } else {
         serde_json::from_slice(&ended.stdout)
-            .with_context(|| format!("{plugin} said {}", String::from_utf8_lossy(&ended.stdout)))?
+            .with_context(|| format!("{plugin} printed {}", String::from_utf8_lossy(&ended.stdout)))?
     };
-    Ok(Answer { ok: ended.status.success(), said })
+    Ok(Answer { ok: ended.status.success(), stdout })
 }
 
 /// Returns the hardware address in a line of `ip -o link`.
@@ -153,13 +153,13 @@ impl Drop for Sandbox {
 impl Answer {
     /// Returns the plugin's output. An error if it failed.
     pub(crate) fn result(self) -> Result<Value> {
-        if self.ok { Ok(self.said) } else { Err(anyhow!("the plugin said {}", self.said)) }
+        if self.ok { Ok(self.stdout) } else { Err(anyhow!("the plugin printed {}", self.stdout)) }
     }
 
     /// Returns the message of an error. An error unless the plugin failed with this code.
     pub(crate) fn error(&self, code: u32) -> Result<&str> {
-        ensure!(!self.ok && self.said["code"] == code, "this should be error {code}: {self:?}");
-        text(&self.said, "/msg")
+        ensure!(!self.ok && self.stdout["code"] == code, "this should be error {code}: {self:?}");
+        text(&self.stdout, "/msg")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sandboxes whose address has a newer holder: silent from then on, and told of.
+//! Sandboxes whose address has a newer holder: their packets are dropped and reported.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -9,16 +9,16 @@ use crate::sandbox::{Sandbox, conf};
 use crate::traffic::{self, Pings};
 use crate::{agents, manifest, sandbox};
 
-/// The pod and its StatefulSet are told who used which address, and who has it.
-fn told(namespace: &TestNamespace, address: &str, old: &Sandbox, new: &Sandbox) -> Result<()> {
+/// Waits until events of the pod and its StatefulSet name the address, its user and its holder.
+fn fenced(namespace: &TestNamespace, address: &str, old: &Sandbox, new: &Sandbox) -> Result<()> {
     let (old_mac, new_mac) = (old.mac()?, new.mac()?);
     let words = [address, &old.container, &new.container, &old_mac, &new_mac, "dropped"];
-    namespace.told("Pod", "web-0", "StaleContainerFenced", &words)?;
-    namespace.told("StatefulSet", "web", "StaleContainerFenced", &words)
+    namespace.reported("Pod", "web-0", "StaleContainerFenced", &words)?;
+    namespace.reported("StatefulSet", "web", "StaleContainerFenced", &words)
 }
 
 #[test]
-fn an_older_sandbox_is_silent_and_told_of() -> Result<()> {
+fn a_stale_sandbox_is_fenced_and_reported() -> Result<()> {
     let namespace = TestNamespace::shared("stale", 5)?;
     let pod = namespace.pod_without_network("web")?;
     let conf = conf("1.0.0");
@@ -34,7 +34,7 @@ fn an_older_sandbox_is_silent_and_told_of() -> Result<()> {
     for address in holder.addresses() {
         ensure!(!old.gets_through(address)?, "the old sandbox is still heard from {address}");
         ensure!(new.gets_through(address)?, "the new sandbox is not heard from {address}");
-        told(&namespace, address, &old, &new)?;
+        fenced(&namespace, address, &old, &new)?;
     }
     for pings in pings {
         pings?.all_answered(20)?;
@@ -49,7 +49,7 @@ fn an_older_sandbox_is_silent_and_told_of() -> Result<()> {
 
 /// The same where the interfaces are on the LAN themselves, and the guard inside the pods.
 #[test]
-fn an_older_macvlan_sandbox_is_silent_and_told_of() -> Result<()> {
+fn a_stale_macvlan_sandbox_is_fenced_and_reported() -> Result<()> {
     let namespace = TestNamespace::exclusive("stale-macvlan", 5)?;
     let pod = namespace.pod_without_network("web")?;
     let call = |sandbox: &Sandbox, verb| {
@@ -66,7 +66,7 @@ fn an_older_macvlan_sandbox_is_silent_and_told_of() -> Result<()> {
     for address in holder.addresses() {
         ensure!(!old.gets_through(address)?, "the old sandbox is still heard from {address}");
         ensure!(new.gets_through(address)?, "the new sandbox is not heard from {address}");
-        told(&namespace, address, &old, &new)?;
+        fenced(&namespace, address, &old, &new)?;
     }
     // Its DEL takes nothing off the other's interface, nor does an agent that starts anew forget whose that is.
     call(&old, "DEL")?;
@@ -76,7 +76,12 @@ fn an_older_macvlan_sandbox_is_silent_and_told_of() -> Result<()> {
     let stolen = format!("172.22.{}.5", namespace.net4());
     new.run(&["ip", "addr", "add", &format!("{stolen}/16"), "dev", "eth0"])?;
     ensure!(!new.gets_through(&stolen)?, "an address that is not the pod's own is heard");
-    namespace.told("Pod", "web-0", "SourceViolation", &[&stolen, &new.container, "nobody on this node", "dropped"])?;
+    namespace.reported(
+        "Pod",
+        "web-0",
+        "SourceViolation",
+        &[&stolen, &new.container, "nobody on this node", "dropped"],
+    )?;
     for address in holder.addresses() {
         ensure!(new.gets_through(address)?, "the sandbox is not heard any more from {address}");
     }
@@ -85,7 +90,7 @@ fn an_older_macvlan_sandbox_is_silent_and_told_of() -> Result<()> {
 }
 
 #[test]
-fn an_annotation_lets_a_pods_lies_pass_and_reports_them() -> Result<()> {
+fn observe_mode_passes_and_reports_foreign_packets() -> Result<()> {
     let namespace = TestNamespace::shared("observe", 5)?;
     let set = manifest::annotated(manifest::without_network("web", 1), "holdfast.io/guard", "observe");
     namespace.apply(set)?;
@@ -95,7 +100,7 @@ fn an_annotation_lets_a_pods_lies_pass_and_reports_them() -> Result<()> {
     let stolen = format!("172.22.{}.5", namespace.net4());
     sandbox.run(&["ip", "addr", "add", &format!("{stolen}/32"), "dev", "eth0"])?;
     let _ = sandbox.gets_through(&stolen)?;
-    namespace.told("Pod", "web-0", "SourceViolation", &[&stolen, "seen, not dropped"])?;
+    namespace.reported("Pod", "web-0", "SourceViolation", &[&stolen, "seen, not dropped"])?;
 
     // Another word on the pod counts from the next comparison on.
     let other = format!("172.22.{}.4", namespace.net4());
@@ -105,7 +110,7 @@ fn an_annotation_lets_a_pods_lies_pass_and_reports_them() -> Result<()> {
     let since = std::time::Instant::now();
     namespace.wait("the guard to enforce", 90, || {
         let _ = sandbox.gets_through(&other)?;
-        let line = agents::said(namespace.world, &holder.node, since, &["Foreign", &format!("\"{other}\"")])?;
+        let line = agents::last_log(namespace.world, &holder.node, since, &["Foreign", &format!("\"{other}\"")])?;
         Ok(match line {
             Some(line) if line["dropped"] == json!(true) => xtask::progress::Look::Done(()),
             line => xtask::progress::Look::NotYet(format!("{line:?}")),

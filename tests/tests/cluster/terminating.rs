@@ -35,7 +35,7 @@ fn others_go_on(namespace: &TestNamespace, node: &str) -> Result<()> {
 }
 
 #[test]
-fn a_stuck_pod_loses_its_addresses_for_good() -> Result<()> {
+fn a_pod_past_its_grace_period_loses_its_addresses() -> Result<()> {
     let namespace = TestNamespace::exclusive("stuck", 6)?;
     let world = namespace.world;
     let [node, other] = nodes::both(world)?;

@@ -28,21 +28,21 @@ pub(crate) struct Pings {
     world: &'static World,
     address: String,
     ping: Child,
-    said: NamedTempFile,
+    output: NamedTempFile,
 }
 
 impl Pings {
     /// A host on the LAN pings an address, fifty times a second.
     pub(crate) fn from_lan(world: &'static World, address: &str) -> Result<Self> {
-        let said = NamedTempFile::new()?;
+        let output = NamedTempFile::new()?;
         let mut ping = world.lab().in_lan(&["ping", "-n", "-i", "0.02", address]);
-        let ping = ping.stdin(Stdio::null()).stdout(said.reopen()?).stderr(Stdio::null()).spawn()?;
-        Ok(Self { world, address: address.to_owned(), ping, said })
+        let ping = ping.stdin(Stdio::null()).stdout(output.reopen()?).stderr(Stdio::null()).spawn()?;
+        Ok(Self { world, address: address.to_owned(), ping, output })
     }
 
     /// The numbers of the answers until now.
     fn answered(&self) -> Result<BTreeSet<u64>> {
-        let text = std::fs::read_to_string(self.said.path())?;
+        let text = std::fs::read_to_string(self.output.path())?;
         let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok();
         Ok(text.lines().filter(|line| line.contains("bytes from")).filter_map(number).collect())
     }

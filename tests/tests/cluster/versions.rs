@@ -65,7 +65,7 @@ fn every_version_adds_checks_and_deletes() -> Result<()> {
 
 /// In a list, as libcni goes through it: the next plugin gets the answer as `prevResult` and passes it on.
 #[test]
-fn it_goes_first_in_a_list() -> Result<()> {
+fn it_is_the_first_plugin_of_a_list() -> Result<()> {
     let namespace = TestNamespace::shared("list", 5)?;
     let pod = namespace.pod_without_network("web")?;
     // The reference plugins of the laboratory speak nothing newer.

@@ -8,7 +8,7 @@ use crate::nodes::{self, PluginAway};
 use crate::{manifest, traffic};
 
 #[test]
-fn without_the_plugin_addresses_are_freed_all_the_same() -> Result<()> {
+fn addresses_are_freed_without_the_plugin() -> Result<()> {
     let namespace = TestNamespace::exclusive("plugin", 4)?;
     let world = namespace.world;
     let [node, _] = nodes::both(world)?;
