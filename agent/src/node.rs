@@ -27,6 +27,8 @@ mod del;
 mod driver;
 mod endpoint_watch;
 mod error;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fakes;
 mod gc;
 mod guard_events;
 mod host_link;
@@ -79,3 +81,6 @@ impl Node {
         self.driver.background.drain().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,11 +37,17 @@ pub struct GuardMetrics {
     passed_over: Arc<AtomicU64>,
 }
 
+impl Default for GuardMetrics {
+    /// Returns metrics that no registry shows.
+    fn default() -> Self {
+        Self { rebound: Family::default(), fence_seconds: Histogram::new(buckets()), passed_over: Arc::default() }
+    }
+}
+
 impl GuardMetrics {
     /// Registers what the agent counts, and what `datapath`'s programs do.
     pub fn register(registry: &mut Registry, datapath: Datapath) -> Self {
-        let new =
-            Self { rebound: Family::default(), fence_seconds: Histogram::new(buckets()), passed_over: Arc::default() };
+        let new = Self::default();
         registry.register("holdfast_rebind", "Records corrected after what the guard saw", new.rebound.clone());
         registry.register(
             "holdfast_fence_seconds",
