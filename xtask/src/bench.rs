@@ -5,12 +5,12 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::cargo::cargo;
 use crate::cluster::Cluster;
 use crate::deploy;
 use crate::lab::{self, Lab};
 use crate::progress::Progress;
 use crate::setup::{self, Release};
-use crate::test::cargo_program;
 
 /// What `cargo xtask bench` is asked to do.
 #[derive(Args)]
@@ -74,8 +74,8 @@ fn on_cluster(arguments: &Arguments, values: Value, parts: &[&str], progress: &P
 
 /// Runs the tests' measurement `bench`.
 fn measure(bench: &str, features: &str, lab: Option<&str>, parts: &[&str]) -> Result<()> {
-    let mut cargo = cargo_program();
-    cargo.args(["bench", "--package", "holdfast-tests", "--features", features, "--bench", bench, "--"]).args(parts);
+    let mut cargo = cargo(&["bench", "--package", "holdfast-tests", "--features", features, "--bench", bench, "--"]);
+    cargo.args(parts);
     cargo.envs(lab.map(|name| ("HOLDFAST_LAB_NAME", name)));
     let status = cargo.status().context("cannot start cargo")?;
     ensure!(status.success(), "the measurement of {bench} failed");

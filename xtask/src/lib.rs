@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod build_ebpf;
 pub mod cache;
+mod cargo;
 pub mod cluster;
 pub mod crdgen;
 pub mod demo;

@@ -16,19 +16,19 @@
 mod suite;
 
 use std::ops::Add;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::build_ebpf::{self, Verdict};
+use crate::cargo::cargo;
 use crate::cluster::Cluster;
 use crate::lab::{self, Lab};
 use crate::progress::Progress;
 use crate::setup::{self, Release, VARIABLE};
 use crate::{deploy, vm};
-use suite::{Tally, cargo};
+use suite::Tally;
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
@@ -184,21 +184,6 @@ fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
     tally
 }
 
-/// The cargo that runs us, so that the tests are built by the same toolchain.
-pub(crate) fn cargo_program() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-}
-
-/// Whether a line is a test runner's summary, and what it counts.
-fn parse_summary(line: &str) -> Result<Option<Tally>> {
-    let Some(counts) = line.strip_prefix("test result: ") else { return Ok(None) };
-    let number = |word: &str| -> Result<usize> {
-        let part = counts.split([';', '.']).map(str::trim).find_map(|part| part.strip_suffix(word));
-        part.and_then(|number| number.trim().parse().ok()).with_context(|| format!("no count of {word} in {line:?}"))
-    };
-    Ok(Some(Tally { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,13 +201,5 @@ mod tests {
         assert_eq!(chosen(&[]), Suite::DEFAULT);
         assert_eq!(chosen(&["unit", "--vm"]), [Suite::Unit, Suite::Vm]);
         assert_eq!(chosen(&["vm", "--kernel", "6.1"]), [Suite::Vm]);
-    }
-
-    #[test]
-    fn summaries_are_counted() {
-        let line = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.10s";
-        assert_eq!(parse_summary(line).unwrap(), Some(Tally { passed: 12, failed: 1, skipped: 2 }));
-        assert_eq!(parse_summary("running 3 tests").unwrap(), None);
-        assert!(parse_summary("test result: strange").is_err());
     }
 }

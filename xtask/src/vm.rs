@@ -13,6 +13,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod root;
+mod tools;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,8 +23,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::cache;
+use crate::cargo::cargo;
 use crate::progress::Progress;
-use crate::test::cargo_program;
 
 pub use self::kernels::Kernel;
 
@@ -37,7 +38,7 @@ pub fn run(wanted: &[String], progress: &Progress, mut report: impl FnMut(&Kerne
     let architecture = std::env::consts::ARCH;
     ensure!(architecture == "x86_64", "the virtual machines are x86_64 only, and this machine is {architecture}");
     let tests = tests(progress)?;
-    let tools = machine::tools(progress)?;
+    let tools = tools::fetch(progress)?;
     // One at a time: a virtual machine takes all the processors it gets, and the package lists have one reader.
     let _lock = cache::lock(&cache::root()?.join("vm.lock"), "the virtual machines", progress)?;
     let served = kernels::served(progress)?;
@@ -56,8 +57,8 @@ pub fn run(wanted: &[String], progress: &Progress, mut report: impl FnMut(&Kerne
 /// Builds the tests as static programs; gives them by name.
 fn tests(progress: &Progress) -> Result<BTreeMap<&'static str, PathBuf>> {
     progress.say("building the tests, static");
-    let mut cargo = cargo_program();
-    cargo.args(["test", "--no-run", "--package", "holdfast-tests", "--features", "netns", "--target", TARGET]);
+    let mut cargo =
+        cargo(&["test", "--no-run", "--package", "holdfast-tests", "--features", "netns", "--target", TARGET]);
     cargo.args(TESTS.map(|name| format!("--test={name}"))).arg("--message-format=json-render-diagnostics");
     // As the image's programs: the initramfs has no C library for them.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("RUSTFLAGS");

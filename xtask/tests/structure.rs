@@ -84,7 +84,7 @@ struct File {
 impl Crate {
     fn read(root: &Path) -> Self {
         let mut read = Self { files: BTreeMap::new(), modules: BTreeMap::new() };
-        read.file(Vec::new(), root, root.parent().unwrap());
+        read.file(Vec::new(), root, root.parent().expect("a file is in a folder"));
         read
     }
 
@@ -103,14 +103,13 @@ impl Crate {
                 continue;
             }
             let name = child.ident.to_string();
-            let (module, folder) = ([module.as_slice(), &[name.clone()]].concat(), folder.join(&name));
-            match &child.content {
-                Some((_, items)) => self.items(&module, of_file, items, &folder),
-                None => {
-                    let flat = folder.with_extension("rs");
-                    let path = if flat.exists() { flat } else { folder.join("mod.rs") };
-                    self.file(module, &path, &folder);
-                }
+            let (module, folder) = ([module.as_slice(), std::slice::from_ref(&name)].concat(), folder.join(&name));
+            if let Some((_, items)) = &child.content {
+                self.items(&module, of_file, items, &folder);
+            } else {
+                let flat = folder.with_extension("rs");
+                let path = if flat.exists() { flat } else { folder.join("mod.rs") };
+                self.file(module, &path, &folder);
             }
         }
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Toolchain;
+use super::toolchain::Toolchain;
 
 const FILE: &str = "RECORD.json";
 

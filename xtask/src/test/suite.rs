@@ -7,8 +7,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{cargo_program, parse_summary};
-
 /// What suites reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -82,11 +80,14 @@ impl fmt::Display for Tally {
     }
 }
 
-/// A cargo command.
-pub(super) fn cargo(arguments: &[&str]) -> Command {
-    let mut command = cargo_program();
-    command.args(arguments);
-    command
+/// Returns what a test runner's summary counts; none where the line is no summary.
+fn parse_summary(line: &str) -> Result<Option<Tally>> {
+    let Some(counts) = line.strip_prefix("test result: ") else { return Ok(None) };
+    let number = |word: &str| -> Result<usize> {
+        let part = counts.split([';', '.']).map(str::trim).find_map(|part| part.strip_suffix(word));
+        part.and_then(|number| number.trim().parse().ok()).with_context(|| format!("no count of {word} in {line:?}"))
+    };
+    Ok(Some(Tally { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? }))
 }
 
 #[cfg(test)]
@@ -103,5 +104,13 @@ mod tests {
         assert_eq!(of(&one, 2), Tally { passed: 4, failed: 1, skipped: 1 });
         assert_eq!(of("", 2), Tally { failed: 2, ..Tally::default() });
         assert_eq!(of(&both, 1).failed, 1);
+    }
+
+    #[test]
+    fn summaries_are_counted() {
+        let line = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.10s";
+        assert_eq!(parse_summary(line).unwrap(), Some(Tally { passed: 12, failed: 1, skipped: 2 }));
+        assert_eq!(parse_summary("running 3 tests").unwrap(), None);
+        assert!(parse_summary("test result: strange").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The virtual machine.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -9,12 +9,10 @@ use anyhow::{Context, Result, bail};
 
 use super::kernels::{Files, Kernel};
 use super::root::{DONE, STARTED};
+use super::tools::Tools;
 use crate::cache;
 use crate::progress::{Look, Progress, tail};
-use crate::setup::apt::PrivateApt;
 
-/// What is fetched from Debian, with all that it depends on.
-const PACKAGES: [&str; 2] = ["busybox-static", "qemu-system-x86"];
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 const ARGUMENTS: [&str; 18] = [
     // Translated even where the machine has KVM: inside of another virtual machine that may stop at an instruction.
@@ -40,26 +38,6 @@ const ARGUMENTS: [&str; 18] = [
 ];
 /// A boot with all tests takes one to six minutes on two cores, the newest kernel longest; some machines are busy.
 const LIMIT: Duration = Duration::from_secs(1200);
-
-/// What the virtual machines are made with. Not this machine's: its package of QEMU may be older than another one that
-/// it would replace.
-pub(super) struct Tools {
-    root: PathBuf,
-    pub(super) busybox: PathBuf,
-}
-
-/// Fetches the tools, unless they are in the cache.
-pub(super) fn tools(progress: &Progress) -> Result<Tools> {
-    let key = cache::key(&PACKAGES.map(str::as_bytes));
-    let root = cache::ensure(&cache::root()?, "vm-tools", &key, progress, |folder| {
-        let work = folder.join("work");
-        fs::create_dir(&work)?;
-        let apt = PrivateApt::new(&work.join("apt"), &work, progress)?;
-        apt.unpack_closure(&PACKAGES, folder, progress)?;
-        Ok(fs::remove_dir_all(work)?)
-    })?;
-    Ok(Tools { busybox: root.join("bin/busybox"), root })
-}
 
 /// Boots the kernel; gives what its tests wrote on the console.
 pub(super) fn boot(

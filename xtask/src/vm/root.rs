@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::cpio::Archive;
 use super::kernels::Files;
-use super::machine::Tools;
+use super::tools::Tools;
 use crate::progress::output;
 
 /// Says on the console that what follows is the tests'.
