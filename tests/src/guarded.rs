@@ -29,6 +29,8 @@ use crate::{
     packet_socket::{PacketSocket, has},
 };
 
+/// Time to read an event that is in the ring already: the reader has to be told of it first.
+const PRESENT: Duration = Duration::from_millis(50);
 /// How long an event may take to arrive.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -235,9 +237,9 @@ impl Reports {
         Ok(next.ok().transpose()?)
     }
 
-    /// An event that is there already.
+    /// Returns an event that is there already.
     pub fn try_next(&mut self) -> Option<Result<GuardEvent>> {
-        self.events.try_next().map(|event| Ok(event?))
+        self.wait_for(PRESENT).transpose()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the programs have counted.
+//! The programs' counters.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use holdfast_abi::Counter;
 pub struct Counters(BTreeMap<Counter, u64>);
 
 impl Counters {
-    /// One of them.
+    /// Returns one counter.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0.get(&counter).copied().unwrap_or_default()
     }
 
-    /// All of them.
+    /// Returns all counters.
     pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
         self.0.iter().map(|(counter, value)| (*counter, *value))
     }
 
-    /// Packets that pods have sent or tried to.
+    /// Returns the number of packets that pods sent or tried to send.
     pub fn from_pods(&self) -> u64 {
         [
             Counter::PassCurrent,

@@ -1,4 +1,4 @@
-//! What the maps hold, in the agent's words.
+//! The values of the maps, in the agent's types.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,16 +11,16 @@ use ipnet::IpNet;
 
 use holdfast_abi as abi;
 
-/// Whose link it is.
+/// The role of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkRole {
-    /// A pod's.
+    /// A pod's link.
     Pod,
-    /// The node's, to the LAN.
+    /// The node's link to the LAN.
     Uplink,
 }
 
-/// What the guard is told of a pod's link.
+/// The agent's facts about a pod's link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkInfo {
     /// The MAC of the pod's end. All zero leaves MACs unchecked.
@@ -29,7 +29,7 @@ pub struct LinkInfo {
     pub container_tag: u64,
     /// The generation that the container was bound with.
     pub generation: Generation,
-    /// What happens to foreign addresses.
+    /// The fate of packets with foreign addresses.
     pub mode: GuardMode,
 }
 
@@ -40,18 +40,18 @@ pub struct Link {
     pub link: IfIndex,
     /// The interface's name; for a link inside a pod the name it has there.
     pub name: IfName,
-    /// Whose it is.
+    /// Its role.
     pub role: LinkRole,
     /// Whether the programs sit inside the pod's network namespace.
     pub inside: bool,
     /// Whether it is an uplink that pods share, on which what they send is judged too.
     pub shared: bool,
-    /// What the guard was told of it.
+    /// The agent's facts about it.
     pub info: LinkInfo,
 }
 
 impl Link {
-    /// What is said of it in the maps, other than how its programs are attached.
+    /// Returns its flags in the maps, without those of the hook.
     pub(super) fn flags(&self) -> u32 {
         let flag = |set: bool, flag| if set { flag } else { 0 };
         flag(self.inside, abi::LINK_INSIDE) | flag(self.shared, abi::LINK_SHARED)
@@ -73,25 +73,25 @@ pub struct BindingEntry {
     pub mac: Mac,
 }
 
-/// What a link may do with an address.
+/// The right of a link to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BindingState {
-    /// Use it.
+    /// The link may use it.
     Current,
-    /// Nothing: it has a newer holder.
+    /// The address has a newer holder.
     Stale,
 }
 
 /// A binding as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
-    /// What was bound.
+    /// The address and its link.
     pub entry: BindingEntry,
-    /// Whether it still holds.
+    /// The state.
     pub state: BindingState,
 }
 
-/// An address as the maps have it.
+/// Returns an address as the maps have it.
 pub(super) fn address_key(address: IpAddr) -> abi::Address {
     match address {
         IpAddr::V4(v4) => abi::v4_mapped(v4.octets()),
@@ -99,13 +99,13 @@ pub(super) fn address_key(address: IpAddr) -> abi::Address {
     }
 }
 
-/// An address out of the maps.
+/// Returns an address of the maps.
 pub(super) fn address_of(key: abi::Address) -> IpAddr {
     let v6 = Ipv6Addr::from(key);
     v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
 }
 
-/// A network as length and address of a prefix in `POOLS`.
+/// Returns a network as a prefix of `POOLS`: its length in bits, and its address.
 pub(super) fn prefix_key(net: &IpNet) -> (u32, abi::Address) {
     let offset = if net.addr().is_ipv4() { 128 - Ipv4Addr::BITS } else { 0 };
     (offset + u32::from(net.prefix_len()), address_key(net.network()))
@@ -167,7 +167,7 @@ pub(super) fn link_value(name: &IfName, role: LinkRole, info: LinkInfo, flags: u
     }
 }
 
-/// `None` if the name is none, which no agent has written.
+/// Returns a link of the maps; none if its name is not valid, which no agent writes.
 pub(super) fn link_of(link: u32, value: &abi::Link) -> Option<Link> {
     let length = value.name.iter().position(|byte| *byte == 0).unwrap_or(value.name.len());
     let name = std::str::from_utf8(&value.name[..length]).ok()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What can go wrong between the agent and the kernel.
+//! The errors between the agent and the kernel.
 
 use std::{io, path::PathBuf};
 
@@ -10,7 +10,7 @@ use aya::{
 };
 use holdfast_core::id::{IfIndex, IfName};
 
-/// Why the guard could not do what it was asked to.
+/// An error of the guard.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// Pins need a BPF file system.
@@ -28,9 +28,9 @@ pub enum DatapathError {
     Layout {
         /// The folder with the pins.
         path: PathBuf,
-        /// What is there.
+        /// The layout found.
         found: String,
-        /// What this agent reads and writes.
+        /// The layout of this agent.
         expected: u16,
     },
     /// A file or folder of the pins, or the object file.
@@ -38,21 +38,21 @@ pub enum DatapathError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The object was refused.
+    /// The kernel refused the object.
     #[error("loading the guard: {0}")]
     Load(#[from] EbpfError),
-    /// The object lacks something.
+    /// The object lacks a program.
     #[error("the guard's object has no {0}")]
     Missing(&'static str),
-    /// A program was refused; the text carries the verifier's log.
+    /// The kernel refused a program; the text holds the verifier's log.
     #[error("program {program}: {source}")]
     Program {
         /// Its name.
         program: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: ProgramError,
     },
     /// Reading or writing a map.
@@ -60,15 +60,15 @@ pub enum DatapathError {
     Map {
         /// Its name.
         map: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: MapError,
     },
     /// Pinning.
     #[error("pinning {path}: {source}")]
     Pin {
-        /// Where.
+        /// The pin.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: PinError,
     },
     /// There is no such interface.
@@ -86,7 +86,7 @@ pub enum DatapathError {
         program: &'static str,
         /// The interface, or the pin that should have led to it.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: ProgramError,
     },
     /// The link between a program and what it is attached to.
@@ -96,7 +96,7 @@ pub enum DatapathError {
         program: &'static str,
         /// The interface, the pin that should have led to it, or the tracepoint.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: LinkError,
     },
     /// The clsact qdisc of an interface.
@@ -104,16 +104,16 @@ pub enum DatapathError {
     Qdisc {
         /// The interface.
         name: IfName,
-        /// What the kernel said.
+        /// The kernel's error.
         source: TcError,
     },
-    /// Two thousand million links have been guarded inside pods.
+    /// Two thousand million links inside pods have had the guard.
     #[error("the numbers of links inside pods are used up: drain the node and restart it")]
     Numbers,
     /// A network namespace could not be entered.
     #[error("entering a pod's network namespace: {0}")]
     Netns(io::Error),
-    /// A record of the ring that is not this version's. It was skipped.
+    /// A record of the ring of another version. It was skipped.
     #[error("an event of {length} bytes is not of layout {expected}", expected = holdfast_abi::LAYOUT_VERSION)]
     Event {
         /// Its size.
@@ -124,7 +124,7 @@ pub enum DatapathError {
     Logs {
         /// The ring.
         map: &'static str,
-        /// What went wrong.
+        /// The log reader's error.
         source: aya_log::Error,
     },
     /// Waiting for events.

@@ -1,4 +1,4 @@
-//! What the programs saw.
+//! The events of the programs.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,9 +12,9 @@ use holdfast_core::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{DatapathError, Pins, entries::address_of, maps::failed};
+use crate::{entries::address_of, error::DatapathError, maps::failed, pins::Pins};
 
-/// What happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// A link used an address that has a newer holder.
@@ -31,7 +31,7 @@ pub enum EventKind {
     LeaseExpired,
 }
 
-/// Where the address stood.
+/// The place of the address in the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Via {
     /// An IP packet's source.
@@ -44,7 +44,7 @@ pub enum Via {
     Link,
 }
 
-/// Who held the address on this node at that moment.
+/// The holder of the address on this node at that moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
     /// The holder's link.
@@ -57,10 +57,10 @@ pub struct Holder {
     pub mac: Mac,
 }
 
-/// One event. What the packet says is not evidence; what is true for certain is the link it came by.
+/// One event. The packet's content is not evidence: only the link that it came by is certain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardEvent {
-    /// What happened.
+    /// The kind of the event.
     pub kind: EventKind,
     /// The link it was seen on; 0 for a sandbox's exit.
     pub link: IfIndex,
@@ -72,22 +72,22 @@ pub struct GuardEvent {
     pub generation: Generation,
     /// The container bound to the link, or the sandbox that ended.
     pub container_tag: u64,
-    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// The time, in nanoseconds of `CLOCK_MONOTONIC`.
     pub timestamp_ns: u64,
     /// Whether the packet was dropped.
     pub dropped: bool,
-    /// Where the address stood.
+    /// The place of the address in the packet.
     pub via: Via,
     /// The agent's number of the pool the address is in; 0 where that was not looked up.
     pub pool: u32,
     /// The process that ended, for a sandbox's exit.
     pub process: u32,
-    /// Who held the address on this node.
+    /// The holder of the address on this node.
     pub holder: Option<Holder>,
 }
 
 impl GuardEvent {
-    /// How long ago it happened.
+    /// Returns the time since the event.
     pub fn age(&self) -> Duration {
         // `bpf_ktime_get_ns` reads the same clock.
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Into::into);
@@ -136,10 +136,10 @@ impl GuardEvent {
     }
 }
 
-/// The stream of events. There is one reader of the ring: a second one would take events from the first.
+/// The stream of events. The ring has one reader: a second one would take events from the first.
 pub struct Events(Source);
 
-/// A descriptor can be registered only inside a runtime, and the guard is opened before there is one.
+/// The ring, registered with the runtime at its first use: the guard may be opened outside a runtime.
 enum Source {
     Idle(RingBuf<MapData>),
     Registered(AsyncFd<RingBuf<MapData>>),
@@ -153,7 +153,7 @@ impl Events {
         Ok(Self(Source::Idle(ring.map_err(failed("EVENTS"))?)))
     }
 
-    /// The next event, waiting for it if need be. [`DatapathError::Event`] is a record that was skipped; any other
+    /// Waits for the next event. [`DatapathError::Event`] is a record that was skipped; any other
     /// error means that no more events will come. Cancel safe.
     pub async fn next(&mut self) -> Result<GuardEvent, DatapathError> {
         let ring = self.registered()?;
@@ -165,16 +165,6 @@ impl Events {
             // An event that arrives from here on sets the readiness again: it is only cleared as of `readable_mut`.
             ready.clear_ready();
         }
-    }
-
-    /// The next event if there is one.
-    pub fn try_next(&mut self) -> Option<Result<GuardEvent, DatapathError>> {
-        let record = match &mut self.0 {
-            Source::Idle(ring) => ring.next(),
-            Source::Registered(ring) => ring.get_mut().next(),
-            Source::Failed => None,
-        };
-        record.map(|record| GuardEvent::decode(&record))
     }
 
     fn registered(&mut self) -> Result<&mut AsyncFd<RingBuf<MapData>>, DatapathError> {

@@ -1,4 +1,4 @@
-//! From the object file to programs in the kernel.
+//! Loading: from the object file to programs in the kernel.
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -7,11 +7,17 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::Log;
 
-use super::{
-    Config, DatapathError, Pins,
-    logs::{DEBUG, OFF},
-    maps, pins,
+use crate::{
+    config::Config,
+    error::DatapathError,
+    maps,
+    pins::{self, Pins},
 };
+
+/// The only level at which the programs log.
+pub(super) const DEBUG: u8 = 4;
+/// The level at which they log nothing.
+pub(super) const OFF: u8 = 0;
 
 /// The programs as committed; `cargo xtask build-ebpf` makes them.
 static OBJECT: &[u8] = include_bytes_aligned!("../../../ebpf/objects/holdfast.bpf.o");
@@ -24,7 +30,7 @@ pub(super) const TO_POD: &str = "guard_to_pod";
 pub(super) const UPLINK: &str = "watch_uplink";
 /// Judges what leaves by an uplink that pods share.
 pub(super) const UPLINK_OUT: &str = "guard_uplink_out";
-/// The ring that the programs log into. It is each load's own and not pinned: its records have no version.
+/// The ring of log records. Each load has its own and does not pin it: the records have no version.
 pub(super) const LOGS: &str = "AYA_LOGS";
 /// Sees sandboxes end.
 pub(super) const SANDBOX: &str = "sandbox_exit";
@@ -33,25 +39,25 @@ pub(super) const SANDBOX: &str = "sandbox_exit";
 pub(super) struct Programs(Ebpf);
 
 impl Programs {
-    /// A classifier.
+    /// Returns a classifier.
     pub(super) fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DatapathError> {
         let program = self.0.program_mut(name).ok_or(DatapathError::Missing(name))?;
         program.try_into().map_err(refused(name))
     }
 
-    /// The reader of the programs' log.
+    /// Returns the reader of the programs' log.
     pub(super) fn logger(&mut self) -> Result<EbpfLogger<&'static dyn Log>, aya_log::Error> {
         EbpfLogger::init(&mut self.0)
     }
 
-    /// The sandbox program, which is loaded by whoever wants it: not every kernel has it.
+    /// Returns the sandbox program, not loaded yet: not every kernel accepts it.
     pub(super) fn sandbox(&mut self) -> Result<&mut RawTracePoint, DatapathError> {
         let program = self.0.program_mut(SANDBOX).ok_or(DatapathError::Missing(SANDBOX))?;
         program.try_into().map_err(refused(SANDBOX))
     }
 }
 
-/// The object to load.
+/// Returns the object to load.
 pub(super) fn object(config: &Config) -> Result<Vec<u8>, DatapathError> {
     match &config.object {
         Some(path) => std::fs::read(path).map_err(pins::file_error(path)),
@@ -59,14 +65,14 @@ pub(super) fn object(config: &Config) -> Result<Vec<u8>, DatapathError> {
     }
 }
 
-/// Loads maps and classifiers; maps that are pinned already are shared. `id` is the link's identity for programs that
+/// Loads maps and classifiers, and shares maps that are pinned already. `id` is the link's identity for programs that
 /// sit inside a pod.
 pub(super) fn load(object: &[u8], pins: &Pins, logs: bool, id: Option<u32>) -> Result<Programs, DatapathError> {
     let mut loader = EbpfLoader::new();
     let level = if logs { DEBUG } else { OFF };
     loader.override_global(aya_log::LEVEL, &level, true);
     if !logs {
-        // One page, as little as there can be.
+        // One page, the minimum.
         loader.map_max_entries(LOGS, 4096);
     }
     for name in maps::NAMES {

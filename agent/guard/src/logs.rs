@@ -1,36 +1,16 @@
-//! Lines that the programs log about what is no event, for whoever debugs the guard.
+//! The programs' log lines, for debugging the guard.
 
 use aya_log::EbpfLogger;
 use log::Log;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Datapath, DatapathError, load::LOGS};
+use crate::error::DatapathError;
 
-/// The level at which programs log; they have no other.
-pub(super) const DEBUG: u8 = 4;
-/// Nothing is logged.
-pub(super) const OFF: u8 = 0;
-
-/// The programs' log. It goes to the `log` crate's logger, which is tracing's where that is set up.
-pub struct Logs(EbpfLogger<&'static dyn Log>);
-
-impl Datapath {
-    /// The programs' log; `None` if [`super::Config::logs`] is off, or somebody has it already.
-    pub fn logs(&self) -> Result<Option<Logs>, DatapathError> {
-        let mut state = self.state();
-        if !state.logs {
-            return Ok(None);
-        }
-        match state.programs.logger() {
-            Ok(logger) => Ok(Some(Logs(logger))),
-            Err(aya_log::Error::MapNotFound) => Ok(None),
-            Err(source) => Err(DatapathError::Logs { map: LOGS, source }),
-        }
-    }
-}
+/// The programs' log. It goes to the logger of the `log` crate, which `tracing` is where it is set up.
+pub struct Logs(pub(super) EbpfLogger<&'static dyn Log>);
 
 impl Logs {
-    /// Passes lines on until waiting for them fails. Cancel safe.
+    /// Forwards lines until waiting for them fails. Cancel safe.
     pub async fn forward(self) -> DatapathError {
         let mut ring = match register(self.0) {
             Ok(ring) => ring,

@@ -1,4 +1,4 @@
-//! The maps, typed, with what the agent keeps in step between them.
+//! The maps, typed, and the rules that hold between them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,9 +13,14 @@ use holdfast_abi::{
 use holdfast_core::{id::IfIndex, mac::Mac};
 use ipnet::IpNet;
 
-use super::{
-    Binding, BindingEntry, Counters, DatapathError, Link, Pins,
-    entries::{address_key, address_of, binding_of, binding_value, link_of, owner_value, prefix_key},
+use crate::{
+    counters::Counters,
+    entries::{
+        Binding, BindingEntry, Link, address_key, address_of, binding_of, binding_value, link_of, owner_value,
+        prefix_key,
+    },
+    error::DatapathError,
+    pins::Pins,
 };
 
 /// Every map of the object. All are pinned under their names.
@@ -33,12 +38,11 @@ pub(super) struct Maps {
     lease: Array<MapData, Lease>,
     counters: PerCpuArray<MapData, u64>,
     pub(super) meta: Array<MapData, u64>,
-    /// Which links have a binding for an address. Only the agent writes `BINDINGS`, so this stays true.
+    /// The links that have a binding for an address. Only the agent writes `BINDINGS`, so this index stays true.
     holders: BTreeMap<IpAddr, BTreeSet<IfIndex>>,
 }
 
-/// Refuses pinned maps of another layout. What a crash left before the first layout was written is nobody's, and
-/// is made anew.
+/// Refuses pinned maps of another layout. Removes maps without a layout, which a crash left half made.
 pub(super) fn check_layout(pins: &Pins) -> Result<(), DatapathError> {
     let refuse =
         |found: String| Err(DatapathError::Layout { path: pins.root().to_owned(), found, expected: LAYOUT_VERSION });
@@ -62,7 +66,7 @@ pub(super) fn check_layout(pins: &Pins) -> Result<(), DatapathError> {
     if found != 0 || !pins.link_pins()?.is_empty() {
         return refuse(found.to_string());
     }
-    pinned.iter().try_for_each(|path| super::pins::remove(path))
+    pinned.iter().try_for_each(|path| crate::pins::remove(path))
 }
 
 /// Names the map in an error.
@@ -70,8 +74,8 @@ pub(super) fn failed(map: &'static str) -> impl FnOnce(MapError) -> DatapathErro
     move |source| DatapathError::Map { map, source }
 }
 
-/// Opens a pinned map. Through the pin the kernel's own idea of the map is compared with the types here, not the
-/// object's idea of it.
+/// Opens a pinned map. Opening by the pin compares the kernel's definition of the map with the types here, not the
+/// object's definition.
 fn open<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<M, DatapathError> {
     MapData::from_pin(pins.map(name)).and_then(Map::from_map_data).and_then(M::try_from).map_err(failed(name))
 }
@@ -97,7 +101,7 @@ impl Maps {
         Ok(maps)
     }
 
-    /// The links that have a binding for the address, in whatever state.
+    /// Returns the links that have a binding for the address, in any state.
     pub(super) fn holders(&self, address: IpAddr) -> impl Iterator<Item = IfIndex> + '_ {
         self.holders.get(&address).into_iter().flatten().copied()
     }
@@ -124,7 +128,7 @@ impl Maps {
         Ok(())
     }
 
-    /// Makes a binding CURRENT. One that is there already, of the same generation, keeps its lease.
+    /// Makes a binding CURRENT. An existing one of the same generation keeps its lease.
     pub(super) fn bind(&mut self, entry: &BindingEntry) -> Result<(), DatapathError> {
         let mut value = binding_value(entry);
         if let Some(before) = self.binding(entry.link, entry.address)?
@@ -135,7 +139,7 @@ impl Maps {
         self.put(entry.link, entry.address, value)
     }
 
-    /// Makes a binding STALE; nothing if there is no such binding.
+    /// Makes a binding STALE, if there is one.
     pub(super) fn fence(&mut self, link: IfIndex, address: IpAddr) -> Result<(), DatapathError> {
         match self.binding(link, address)? {
             Some(value) if value.state != STATE_STALE => {
@@ -145,13 +149,13 @@ impl Maps {
         }
     }
 
-    /// Makes a binding STALE, and its link no owner.
+    /// Makes a binding STALE, and ends its link's ownership.
     pub(super) fn disown_and_fence(&mut self, link: IfIndex, address: IpAddr) -> Result<(), DatapathError> {
-        // Fenced all the same if the owner cannot be changed: that is what counts.
+        // Fence even if the owner cannot be changed: the fence is what protects the address.
         self.disown(link, address).and(self.fence(link, address))
     }
 
-    /// The addresses that the link has a binding for, in whatever state.
+    /// Returns the addresses that the link has a binding for, in any state.
     pub(super) fn addresses(&self, link: IfIndex) -> Vec<IpAddr> {
         self.holders.iter().filter(|(_, links)| links.contains(&link)).map(|(address, _)| *address).collect()
     }
@@ -173,7 +177,7 @@ impl Maps {
         Ok(())
     }
 
-    /// Removes every binding of the link. Goes on past an error and gives the first.
+    /// Removes every binding of the link. Continues past an error and returns the first.
     pub(super) fn remove_bindings(&mut self, link: IfIndex) -> Result<(), DatapathError> {
         self.addresses(link)
             .into_iter()
@@ -181,7 +185,7 @@ impl Maps {
             .fold(Ok(()), Result::and)
     }
 
-    /// What was bound owns its address.
+    /// Makes a bound link the owner of its address.
     pub(super) fn own(&mut self, entry: &BindingEntry) -> Result<(), DatapathError> {
         self.owners.insert(address_key(entry.address), owner_value(entry), 0).map_err(failed("OWNERS"))
     }
@@ -193,7 +197,7 @@ impl Maps {
             .collect()
     }
 
-    /// The link no longer owns the address, if it did.
+    /// Ends the link's ownership of the address, if it has it.
     pub(super) fn disown(&mut self, link: IfIndex, address: IpAddr) -> Result<(), DatapathError> {
         let key = address_key(address);
         match self.owners.get(&key, 0) {
@@ -210,7 +214,7 @@ impl Maps {
             .collect()
     }
 
-    /// With `own_mac` the link is found by its MAC.
+    /// Writes a link. With `own_mac` the programs find the link by its MAC.
     pub(super) fn put_link(&mut self, link: IfIndex, value: abi::Link, own_mac: bool) -> Result<(), DatapathError> {
         let before = self.links.get(&link.0, 0).ok();
         if before == Some(value) {
@@ -235,7 +239,7 @@ impl Maps {
         macs.and(removed("LINKS", self.links.remove(&link.0)))
     }
 
-    /// A MAC that another link has taken over stays.
+    /// Removes a link's MAC, unless another link has it by now.
     pub(super) fn remove_mac(&mut self, link: IfIndex, mac: Mac) -> Result<(), DatapathError> {
         let key = MacKey::new(mac.0);
         match self.macs.get(&key, 0) {
@@ -244,7 +248,8 @@ impl Maps {
         }
     }
 
-    /// Adds and changes before it removes, so that an address which only moves between pools is in one throughout.
+    /// Replaces the pools. Adds and changes before it removes, so that an address that moves between pools is always in
+    /// one. Returns the number of changes.
     pub(super) fn set_pools(&mut self, pools: &[(IpNet, u32)]) -> Result<usize, DatapathError> {
         let wanted: BTreeMap<(u32, Address), u32> = pools.iter().map(|(net, pool)| (prefix_key(net), *pool)).collect();
         let mut present = BTreeMap::new();
@@ -281,7 +286,7 @@ impl Maps {
     }
 }
 
-/// Takes "was not there" for success.
+/// Turns "not found" into success.
 pub(super) fn removed(name: &'static str, result: Result<(), MapError>) -> Result<(), DatapathError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),

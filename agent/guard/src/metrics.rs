@@ -1,4 +1,4 @@
-//! What the guard counts: in the kernel, read when somebody asks, and what the agent did about it.
+//! The guard's metrics: the kernel's counters, read at each scrape, and the agent's reactions.
 
 use std::{
     sync::{
@@ -22,14 +22,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{BindingState, Datapath, DatapathError};
+use crate::{datapath::Datapath, entries::BindingState, error::DatapathError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
 }
 
-/// What the agent did about what the guard saw. Clones count together.
+/// The agent's reactions to the guard's events. Clones count together.
 #[derive(Debug, Clone)]
 pub struct GuardMetrics {
     rebound: Family<ReasonLabel, Counter>,
@@ -45,7 +45,7 @@ impl Default for GuardMetrics {
 }
 
 impl GuardMetrics {
-    /// Registers what the agent counts, and what `datapath`'s programs do.
+    /// Registers the agent's metrics and the counters of `datapath`'s programs.
     pub fn register(registry: &mut Registry, datapath: Datapath) -> Self {
         let new = Self::default();
         registry.register("holdfast_rebind", "Records corrected after what the guard saw", new.rebound.clone());
@@ -63,7 +63,7 @@ impl GuardMetrics {
         self.rebound.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// An event that the agent had no time for: its link has others under way.
+    /// Counts an event that was dropped because too many of its link are under way.
     pub fn passed_over(&self) {
         self.passed_over.fetch_add(1, Ordering::Relaxed);
     }
@@ -74,7 +74,7 @@ impl GuardMetrics {
     }
 }
 
-/// The kernel's own counters and the bindings.
+/// The kernel's counters and the bindings.
 #[derive(Debug)]
 struct KernelCounters {
     datapath: Datapath,
@@ -141,7 +141,7 @@ fn is_pass(counter: Kernel) -> bool {
     counter.name().starts_with("pass_")
 }
 
-/// `drop_arp` and `drop_nd` say how many of the others came that way; counted here they would count twice.
+/// `drop_arp` and `drop_nd` are shares of the other counters, and would count twice here.
 fn is_drop(counter: Kernel) -> bool {
     counter.name().starts_with("drop_") && !matches!(counter, Kernel::DropArp | Kernel::DropNd)
 }

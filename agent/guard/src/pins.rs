@@ -4,23 +4,32 @@ use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
+use holdfast_core::id::IfIndex;
 use nix::{
     mount::MsFlags,
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
+use parking_lot::Mutex;
 
-use super::DatapathError;
+use crate::error::DatapathError;
 
-/// Where every distribution mounts bpffs.
+/// The place where distributions mount bpffs.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 
 /// Pin of programs that see what comes from a pod or the LAN.
 pub(super) const INGRESS: &str = "in";
 /// Pin of programs that see what goes to a pod.
 pub(super) const EGRESS: &str = "out";
+
+/// Pin of the tracepoint that sees sandboxes end.
+pub(super) const SANDBOX_EXIT: &str = "sandbox_exit";
+
+/// Returns the name in the pins of a link inside a pod; its interface's name repeats from pod to pod.
+pub(super) fn pod_netns_name(link: IfIndex) -> String {
+    format!("pod-{:08x}", link.0)
+}
 
 /// The folders that everything is pinned in.
 #[derive(Debug)]
@@ -29,7 +38,7 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Makes the folders, and mounts bpffs where it belongs if it is not there.
+    /// Makes the folders, and mounts bpffs at its usual place if it is not there.
     pub(super) fn open(root: &Path) -> Result<Self, DatapathError> {
         ensure_bpffs(root)?;
         let pins = Self { root: root.to_owned() };
@@ -55,17 +64,17 @@ impl Pins {
         self.root.join("links")
     }
 
-    /// The pin of the program on one side of an interface. bpffs refuses names with dots, which interfaces may have.
+    /// Returns the pin of the program on one side of an interface. bpffs refuses dots in names; interfaces may have them.
     pub(super) fn link(&self, name: &str, side: &str) -> PathBuf {
         self.links().join(format!("{}:{side}", name.replace('%', "%25").replace('.', "%2e")))
     }
 
-    /// Removes both pins of an interface, which takes its programs off. No error if they are not there.
+    /// Removes both pins of an interface, which detaches its programs. No error if they are not there.
     pub(super) fn remove_link(&self, name: &str) -> Result<(), DatapathError> {
         [INGRESS, EGRESS].map(|side| remove(&self.link(name, side))).into_iter().fold(Ok(()), Result::and)
     }
 
-    /// The names in `links/`.
+    /// Returns the names in `links/`.
     pub(super) fn link_pins(&self) -> Result<Vec<OsString>, DatapathError> {
         let folder = self.links();
         let entries = fs::read_dir(&folder).map_err(file_error(&folder))?;
@@ -86,9 +95,9 @@ pub(super) fn file_error(path: &Path) -> impl Fn(io::Error) -> DatapathError + u
 }
 
 fn ensure_bpffs(root: &Path) -> Result<(), DatapathError> {
-    // Two mounts in one place would hide the first one's pins.
+    // A second mount at the same place would hide the pins of the first.
     static MOUNTING: Mutex<()> = Mutex::new(());
-    let _mounting = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _mounting = MOUNTING.lock();
     if on_bpffs(root)? {
         return Ok(());
     }
@@ -100,7 +109,7 @@ fn ensure_bpffs(root: &Path) -> Result<(), DatapathError> {
         .map_err(|error| file_error(Path::new(MOUNT_POINT))(error.into()))
 }
 
-/// Whether the folder is on a BPF file system, or would be once it is made.
+/// Returns whether the folder is, or would be made, on a BPF file system.
 fn on_bpffs(root: &Path) -> Result<bool, DatapathError> {
     let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let stat = statfs(existing).map_err(|error| file_error(existing)(error.into()))?;

@@ -1,30 +1,26 @@
-//! Sandboxes whose death the kernel reports.
+//! The ends of sandboxes' processes, as the kernel reports them.
 
 use std::{io, os::fd::OwnedFd};
 
-use aya::{maps::MapError, programs::links::FdLink};
-use holdfast_abi::Sandbox;
+use aya::programs::links::FdLink;
 use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{
-    Datapath, DatapathError,
+use crate::{
+    error::DatapathError,
     load::{Programs, SANDBOX},
-    maps::{failed, removed},
-    pins::Pins,
+    pins::{Pins, SANDBOX_EXIT, file_error, remove},
 };
 
 const TRACEPOINT: &str = "sched_process_exit";
 
-/// The pin of the tracepoint's link.
-pub(super) const PIN: &str = "sandbox_exit";
-/// Where the new link is pinned until it takes the old one's place.
+/// The new link's pin until it replaces the old one.
 const NEW_PIN: &str = "sandbox_exit-new";
 
-/// Attaches the program. False if the kernel refuses; the agent then has to use pidfds.
+/// Attaches the program. Returns false if the kernel refuses; the agent then uses pidfds.
 pub(super) fn attach(programs: &mut Programs, pins: &Pins) -> bool {
     let attached = try_attach(programs, pins);
     if let Err(error) = &attached {
@@ -39,62 +35,17 @@ fn try_attach(programs: &mut Programs, pins: &Pins) -> Result<(), DatapathError>
     program.load().map_err(refused)?;
     let id = program.attach(TRACEPOINT).map_err(refused)?;
     let link = FdLink::from(program.take_link(id).map_err(refused)?);
-    // The program of such a link cannot be swapped, so for a moment there are two. A sandbox that ends in this moment is
-    // reported twice, which is harmless: the second event finds a death that is known. None would be lost the other way
-    // round.
-    let (path, new) = (pins.links().join(PIN), pins.links().join(NEW_PIN));
-    super::pins::remove(&new)?;
+    // The program of a tracepoint's link cannot be swapped, so for a moment there are two links. A sandbox that ends in
+    // this moment is reported twice, which is harmless; with the old link gone first it would not be reported at all.
+    let (path, new) = (pins.links().join(SANDBOX_EXIT), pins.links().join(NEW_PIN));
+    remove(&new)?;
     link.pin(&new).map_err(|source| DatapathError::Pin { path: new.clone(), source })?;
-    std::fs::rename(&new, &path).map_err(super::pins::file_error(&path))?;
+    std::fs::rename(&new, &path).map_err(file_error(&path))?;
     Ok(())
 }
 
-impl Datapath {
-    /// Whether the kernel reports the end of watched sandboxes; if not, pidfds have to.
-    pub fn watches_sandboxes(&self) -> bool {
-        self.state().watches_sandboxes
-    }
-
-    /// Reports the end of a process as the death of the container's sandbox. `process` is the ID that the node knows it
-    /// by. Whoever calls this has to look afterwards whether the process is still there: it may have ended before.
-    ///
-    /// It stays watched after the report, until [`Self::forget_sandbox`] says that the death has been dealt with: an agent
-    /// that ends before leaves it for the next one to find.
-    pub fn watch_sandbox(&self, process: u32, container_tag: u64) -> Result<(), DatapathError> {
-        let mut state = self.state();
-        state.maps.sandboxes.insert(process, Sandbox { container_tag }, 0).map_err(failed("SANDBOXES"))
-    }
-
-    /// Forgets a watched process. No error if it was not watched (any more).
-    pub fn forget_sandbox(&self, process: u32) -> Result<(), DatapathError> {
-        removed("SANDBOXES", self.state().maps.sandboxes.remove(&process))
-    }
-
-    /// As [`Self::forget_sandbox`], unless the process is watched for another container by now: process IDs come again.
-    pub fn forget_sandbox_of(&self, process: u32, container_tag: u64) -> Result<(), DatapathError> {
-        let mut state = self.state();
-        match state.maps.sandboxes.get(&process, 0) {
-            Ok(sandbox) if sandbox.container_tag == container_tag => {
-                removed("SANDBOXES", state.maps.sandboxes.remove(&process))
-            }
-            Ok(_) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(failed("SANDBOXES")(error)),
-        }
-    }
-
-    /// Processes that are watched, with their containers' tags. One of them that no longer exists ended without anybody
-    /// having dealt with it: the event found no room, or the agent that heard it ended first.
-    pub fn sandboxes(&self) -> Result<Vec<(u32, u64)>, DatapathError> {
-        let state = self.state();
-        let entries = state.maps.sandboxes.iter();
-        entries
-            .map(|entry| entry.map(|(process, value)| (process, value.container_tag)).map_err(failed("SANDBOXES")))
-            .collect()
-    }
-}
-
-/// Waits for the end of a process by its descriptor: the fallback where the kernel does not report it. Answers at once
-/// for a process that has ended.
+/// Waits for the end of a process by its pidfd: the fallback where the kernel does not report it. Returns at once for a
+/// process that has ended.
 pub async fn ended(process: u32) -> io::Result<()> {
     let process = process.try_into().ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     let descriptor = match pidfd_open(process, PidfdFlags::NONBLOCK) {

@@ -1,22 +1,26 @@
-//! One holder for every address, whatever an agent was doing when it ended.
+//! Leaves one holder for each address after an agent ended between two writes.
 //!
 //! ```text
 //! bind:   BINDINGS[new] = CURRENT ──▶ OWNERS = new ──▶ BINDINGS[old] = STALE
-//! fence:  OWNERS = nobody ──▶ BINDINGS[old] = STALE
+//! fence:  OWNERS = none   ──▶ BINDINGS[old] = STALE
 //! ended:  └─ two CURRENT, or an owner that is not the one CURRENT ─┘
 //! ```
 //!
-//! The one with the higher generation stays. That is right for every holder of one endpoint; where an address has gone
-//! from one endpoint to another, whose generations know nothing of each other, the records mend it soon after.
+//! The binding with the higher generation stays. That is right for all holders of one endpoint. Generations of different
+//! endpoints cannot be compared: where an address went from one to another, the next comparison with the records decides.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use holdfast_core::id::IfIndex;
 
-use super::{BindingEntry, BindingState, DatapathError, entries::owner_value, maps::Maps};
+use crate::{
+    entries::{BindingEntry, BindingState, owner_value},
+    error::DatapathError,
+    maps::Maps,
+};
 
-/// Leaves one CURRENT binding of each address, and makes `OWNERS` agree.
-pub(super) fn settle(maps: &mut Maps) -> Result<(), DatapathError> {
+/// Leaves one CURRENT binding for each address, and makes `OWNERS` agree with it.
+pub(super) fn resolve_owners(maps: &mut Maps) -> Result<(), DatapathError> {
     let owners = maps.owners()?;
     let mut current: BTreeMap<IpAddr, Vec<BindingEntry>> = BTreeMap::new();
     for binding in maps.bindings()? {
@@ -43,7 +47,7 @@ pub(super) fn settle(maps: &mut Maps) -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// Of those that hold an address, the one that stays. Of equal generations the owner does.
+/// Returns the binding of an address that stays: the highest generation, and among equal ones the owner's.
 fn holder(entries: &[BindingEntry], owner: Option<IfIndex>) -> Option<&BindingEntry> {
     entries.iter().max_by_key(|entry| (entry.generation, owner == Some(entry.link), entry.link))
 }

@@ -3,9 +3,9 @@
 //! There interface indexes repeat from pod to pod, so each such link gets a number above all that the kernel gives to
 //! interfaces, and its own copy of the programs with that number in it. The maps are shared.
 //!
-//! There is a way past it for a packet socket. What is sent with the pod's own MAC meets the guard again outside
-//! ([`Datapath::attach_shared_uplink`]); who also takes another's MAC is not found out. On ipvlan all pods have one MAC,
-//! and nothing can be told by it.
+//! A packet socket can get past it (`PACKET_QDISC_BYPASS`). The guard on the shared uplink
+//! ([`Datapath::attach_shared_uplink`](crate::Datapath::attach_shared_uplink)) judges such frames again by the pod's MAC; a
+//! frame with another pod's MAC passes there. On ipvlan all pods have one MAC, so that guard cannot tell them apart.
 
 use std::os::fd::BorrowedFd;
 
@@ -13,51 +13,41 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc:
 use holdfast_abi::{FIRST_INSIDE, LINK_INSIDE, META_NEXT_INSIDE};
 use holdfast_core::id::{IfIndex, IfName};
 
-use super::{
-    Datapath, DatapathError, Link, LinkInfo, LinkRole, State,
-    attach::{AttachError, Hook, add_qdisc, attach_clsact, attach_error, swap},
+use crate::{
+    entries::{Link, LinkInfo, LinkRole},
+    error::DatapathError,
+    hook::{AttachError, Hook, add_qdisc, attach_clsact, attach_error, swap},
     load::{FROM_POD, TO_POD, load},
     maps::failed,
-    pins::{EGRESS, INGRESS},
+    pins::{self, EGRESS, INGRESS},
+    state::State,
 };
 
-/// Seen from inside, the directions are the other way round.
+/// Inside the pod the directions are reversed.
 const PLACEMENTS: [(&str, &str, TcAttachType); 2] =
     [(FROM_POD, INGRESS, TcAttachType::Egress), (TO_POD, EGRESS, TcAttachType::Ingress)];
 
-/// What the pins of a link inside a pod are named by; its interface's name repeats from pod to pod.
-pub(super) fn pin_name(link: IfIndex) -> String {
-    format!("pod-{:08x}", link.0)
-}
-
-impl Datapath {
-    /// Puts the guard on an interface inside a pod's network namespace and gives the number that stands for the link in
-    /// bindings and events. The pinned link keeps it there, out of the pod's reach.
-    ///
-    /// Below Linux 6.6 it is a filter of a qdisc, which a pod with `CAP_NET_ADMIN` can remove, and which later agents
-    /// leave as it is: no pin leads to it.
-    pub fn attach_inside(
-        &self,
+impl State {
+    /// Attaches to an interface inside a pod's namespace. Returns the number of the link.
+    pub(super) fn guard_pod_netns(
+        &mut self,
         netns: BorrowedFd<'_>,
         ifname: &IfName,
         value: LinkInfo,
     ) -> Result<IfIndex, DatapathError> {
-        let mut state = self.state();
-        let link = state.next_number()?;
-        state.set_link(link, ifname, LinkRole::Pod, value, LINK_INSIDE)?;
-        let attached = state.attach_inside(netns, link, ifname);
+        let link = self.next_number()?;
+        self.set_link(link, ifname, LinkRole::Pod, value, LINK_INSIDE)?;
+        let attached = self.attach_inside(netns, link, ifname);
         if attached.is_err() {
-            state.detach(link, ifname)?;
+            self.detach(link, ifname)?;
         }
         attached.map(|()| link)
     }
-}
 
-impl State {
-    /// A number that no link has ever had while these maps were there. It is used up before anything is called by it.
+    /// Returns a number that no link has had since these maps were made. It is recorded as used before it is given out.
     fn next_number(&mut self) -> Result<IfIndex, DatapathError> {
         let links = self.maps.links()?;
-        // An agent that did not write the next number down may have left links.
+        // An agent that did not record the next number may have left links.
         let highest = links.iter().filter(|link| link.inside).map(|link| link.link.0).max();
         let written = self.maps.meta.get(&META_NEXT_INSIDE, 0).map_err(failed("META"))?;
         let number = next_number(written, highest)?;
@@ -67,7 +57,7 @@ impl State {
 
     fn attach_inside(&mut self, netns: BorrowedFd<'_>, link: IfIndex, ifname: &IfName) -> Result<(), DatapathError> {
         let mut programs = load(&self.object, &self.pins, false, Some(link.0))?;
-        let pin = pin_name(link);
+        let pin = pins::pod_netns_name(link);
         if self.hook == Hook::Clsact {
             enter(netns, || add_qdisc(ifname))??;
         }
@@ -86,13 +76,13 @@ impl State {
         Ok(())
     }
 
-    /// Gives a pinned link inside a pod this agent's programs. False if its interface is gone.
+    /// Swaps the programs of a pinned link inside a pod for this agent's. Returns false if its interface is gone.
     pub(super) fn swap_inside(&mut self, link: &Link) -> Result<bool, DatapathError> {
         if self.hook == Hook::Clsact {
             return Ok(true);
         }
         let mut programs = load(&self.object, &self.pins, false, Some(link.link.0))?;
-        let pin = pin_name(link.link);
+        let pin = pins::pod_netns_name(link.link);
         for (name, side, _) in PLACEMENTS {
             let program = programs.classifier(name)?;
             let swapped = swap(program, &self.pins.link(&pin, side), None);
