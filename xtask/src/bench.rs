@@ -41,7 +41,7 @@ enum What {
 pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     match arguments.what {
         What::Guard => {
-            setup::host_packages(progress)?;
+            setup::debian_packages::install_host_packages(progress)?;
             measure("guard", "netns", None, &[])?;
             consequences(arguments, progress)
         }

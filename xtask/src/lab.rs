@@ -11,13 +11,12 @@
 //! Each place is a network namespace; a node is a mount namespace and a set of cgroups too. Nodes start without a CNI
 //! configuration, so they are not ready, and pods on the host's network run on them all the same.
 
-pub mod command;
-
 mod cgroup;
 mod control_plane;
 mod description;
 mod down;
 mod layout;
+mod netns_command;
 mod network;
 mod node;
 mod node_files;
@@ -34,8 +33,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 pub use self::description::{Description, Networks, NodeDescription};
-pub use self::layout::of_checkout;
-use self::layout::{CP, LAN, Layout, NODES, Place};
+use self::layout::{CP, LAN, Layout, NODES};
+pub use self::layout::{DEFAULT, of_checkout};
+use self::netns_command::{in_netns, kubectl};
 pub use self::node::Node;
 use crate::progress::Progress;
 use crate::setup::Release;
@@ -121,12 +121,12 @@ impl Lab {
 
     /// A command on the LAN's host.
     pub fn in_lan<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        in_network(&self.layout, LAN, arguments)
+        in_netns(&self.layout, LAN, arguments)
     }
 
     /// A command in the control plane's network namespace, where the API server's address is reachable.
     pub fn in_cp<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        in_network(&self.layout, CP, arguments)
+        in_netns(&self.layout, CP, arguments)
     }
 
     /// Makes the image in `archive` known to every node.
@@ -148,18 +148,4 @@ impl Lab {
 
 fn names() -> String {
     NODES.map(|place| place.name).join(", ")
-}
-
-fn kubectl(layout: &Layout, programs: &Path) -> Command {
-    let mut command = in_network(layout, CP, &[programs.join("kubectl")]);
-    command.arg("--kubeconfig").arg(layout.kubeconfig());
-    // The usual folder is shared by all clusters at one address, and every laboratory has the same.
-    command.arg("--cache-dir").arg(layout.state.join("kubectl-cache"));
-    command
-}
-
-fn in_network<S: AsRef<OsStr>>(layout: &Layout, place: Place, arguments: &[S]) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", layout.netns(place).display())).arg("--").args(arguments);
-    command
 }

@@ -11,6 +11,7 @@ pub mod deploy;
 pub mod helm;
 pub mod image;
 pub mod lab;
+pub mod lab_command;
 pub mod progress;
 pub mod setup;
 pub mod test;

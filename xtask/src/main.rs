@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::progress::Progress;
-use xtask::{bench, build_ebpf, crdgen, demo, image, lab, setup, test};
+use xtask::{bench, build_ebpf, crdgen, demo, image, lab_command, setup, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "holdfast's developer tasks")]
@@ -18,7 +18,7 @@ enum Task {
     /// Install and build what the project needs on a new machine
     Setup(setup::Arguments),
     /// A Kubernetes with two nodes on this machine
-    Lab(lab::command::Arguments),
+    Lab(lab_command::Arguments),
     /// Build the image holdfast:dev
     Image,
     /// Compile the guard's eBPF programs into the object that the agent embeds
@@ -45,7 +45,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     match cli.task {
         Task::Setup(arguments) => setup::run(arguments.kubernetes, &progress)?,
-        Task::Lab(arguments) => return lab::command::run(arguments, &progress),
+        Task::Lab(arguments) => return lab_command::run(arguments, &progress),
         Task::Crdgen => crdgen::run()?,
         Task::Demo(arguments) => demo::run(&arguments, &progress)?,
         Task::Test(arguments) => test::run(&arguments, &progress)?,

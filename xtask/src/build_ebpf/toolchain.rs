@@ -13,8 +13,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cache;
 use crate::progress::{Progress, output};
-use crate::{cache, setup};
+use crate::setup::debian_packages;
 
 const DEBIAN_PACKAGES: [&str; 5] = ["gcc", "libstd-rust-web-dev-bpf", "llvm", "rust-web-clippy", "rustc-web"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -53,7 +54,7 @@ impl Toolchain {
                  (github.com/aya-rs/bpf-linker says how), and your system's llvm package"
             );
         }
-        setup::packages(&DEBIAN_PACKAGES, progress)?;
+        debian_packages::install(&DEBIAN_PACKAGES, progress)?;
         let rustc = rustc_version(DEBIAN_RUSTC)?;
         let folder = debian_linker(&rustc, progress)?;
         let linker = output(clean(folder.join("bpf-linker")).arg("--version"))?;

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::cgroup::Cgroup;
 use super::layout::{API_PORT, CP, Layout, NODES, SERVICES};
+use super::netns_command::kubectl;
 use super::process::Service;
 use crate::progress::{Look, Progress, output};
 
@@ -90,7 +91,7 @@ impl<'a> ControlPlane<'a> {
     }
 
     fn kubectl(&self) -> Command {
-        super::kubectl(self.layout, self.programs)
+        kubectl(self.layout, self.programs)
     }
 
     fn start(&self, name: &str, program: &str, arguments: Vec<String>) -> Result<()> {

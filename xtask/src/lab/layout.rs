@@ -9,7 +9,7 @@ use crate::cache;
 use crate::progress::Progress;
 
 /// The name of a laboratory that nobody named.
-pub(super) const DEFAULT: &str = "lab";
+pub const DEFAULT: &str = "lab";
 /// The API server's port, on the control plane's address.
 pub(super) const API_PORT: u16 = 6443;
 /// The addresses of Services, which kube-proxy translates on the nodes.

@@ -13,6 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::apt::PrivateApt;
+use super::debian_packages::install_host_packages;
 use super::go::Module;
 use crate::cache;
 use crate::image;
@@ -58,7 +59,7 @@ pub(super) fn programs(root: &Path, progress: &Progress) -> Result<PathBuf> {
     let inputs: Vec<_> = own.into_iter().chain(PROGRAMS.iter().chain([&PLUGINS]).flat_map(Module::inputs)).collect();
     cache::ensure(root, "runtime", &cache::key(&inputs), progress, |folder| {
         progress.say("etcd, containerd and runc are not in the cache: building them, some 3 minutes on two cores");
-        super::host_packages(progress)?;
+        install_host_packages(progress)?;
         let work = tempfile::tempdir_in(root)?;
         for module in PROGRAMS {
             module.build(work.path(), &folder.join("bin"), &[], progress)?;

@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Lab;
-use super::layout::DEFAULT;
 use crate::cluster::Cluster;
 use crate::deploy;
+use crate::lab::{DEFAULT, Lab};
 use crate::progress::{Progress, output};
 use crate::setup::{Release, VARIABLE};
 
