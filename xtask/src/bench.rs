@@ -61,8 +61,8 @@ fn consequences(arguments: &Arguments, progress: &Progress) -> Result<()> {
 fn on_cluster(arguments: &Arguments, values: Value, parts: &[&str], progress: &Progress) -> Result<()> {
     let release = Release::of_environment()?;
     setup::laboratory(release, progress)?;
-    let lab = Cluster::Lab(Lab::anew(&arguments.name, release, progress)?);
-    let outcome = deploy::install(&lab, values, progress)
+    let lab = Cluster::Lab(Lab::recreate(&arguments.name, release, progress)?);
+    let outcome = deploy::install(&lab, &values, progress)
         .and_then(|()| measure("cluster", "cluster", Some(&arguments.name), parts));
     if !arguments.keep
         && let Cluster::Lab(lab) = lab

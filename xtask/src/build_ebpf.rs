@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     }
     let out = arguments.out.clone().unwrap_or_else(objects);
     let record = build(&out, progress)?;
-    progress.say(format!("{}: {}", out.join(OBJECT).display(), record.sha256));
+    progress.log(format!("{}: {}", out.join(OBJECT).display(), record.sha256));
     Ok(())
 }
 
@@ -90,7 +90,7 @@ pub fn check(out: &Path, progress: &Progress) -> Result<Verdict> {
     let committed = Record::read(&objects())?;
     let fresh = build(out, progress)?;
     if !fresh.same_toolchain(&committed) {
-        progress.say(format!(
+        progress.log(format!(
             "the committed object was made by {}, this machine has {}: not compared",
             committed.toolchain(),
             fresh.toolchain()
@@ -104,7 +104,7 @@ pub fn check(out: &Path, progress: &Progress) -> Result<Verdict> {
             "ebpf/objects/{OBJECT} is not what ebpf/ compiles to; run `cargo xtask build-ebpf` and commit the result"
         );
     }
-    progress.say("the committed object is what its source compiles to, byte for byte");
+    progress.log("the committed object is what its source compiles to, byte for byte");
     Ok(Verdict::Same)
 }
 

@@ -79,7 +79,7 @@ fn remove_unfinished(root: &Path, prefix: &str) -> Result<()> {
 pub fn lock(path: &Path, what: &str, progress: &Progress) -> Result<File> {
     let file = File::create(path).with_context(|| format!("creating the lock {}", path.display()))?;
     if file.try_lock().is_err() {
-        progress.say(format!("waiting for another process that holds {what} ({})", path.display()));
+        progress.log(format!("waiting for another process that holds {what} ({})", path.display()));
         file.lock().with_context(|| format!("locking {}", path.display()))?;
     }
     Ok(file)

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::lab::Lab;
-use crate::progress::{Look, Progress, output};
+use crate::progress::{Poll, Progress, output};
 
 /// A cluster that answers.
 pub enum Cluster {
@@ -75,8 +75,8 @@ impl Cluster {
         progress.wait(what, limit, || {
             let object = self.get(object)?;
             Ok(match found(object.as_ref()) {
-                Ok(done) => Look::Done(done),
-                Err(reason) => Look::NotYet(reason),
+                Ok(done) => Poll::Ready(done),
+                Err(reason) => Poll::Pending(reason),
             })
         })
     }

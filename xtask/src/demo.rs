@@ -50,13 +50,13 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     let cluster = cluster(arguments, progress)?;
     let outcome = show(arguments, &cluster, progress);
     if arguments.keep {
-        progress.say("the cluster stays up (--keep)");
+        progress.log("the cluster stays up (--keep)");
         if let Cluster::Lab(lab) = &cluster {
-            progress.say(format!(
+            progress.log(format!(
                 "look around:  cargo xtask lab --name {} kubectl -- get se,sp,ipc -A",
                 lab.description().name
             ));
-            progress.say(format!("remove it:    cargo xtask lab --name {} down", lab.description().name));
+            progress.log(format!("remove it:    cargo xtask lab --name {} down", lab.description().name));
         }
         return outcome;
     }
@@ -68,7 +68,7 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
 }
 
 fn show(arguments: &Arguments, cluster: &Cluster, progress: &Progress) -> Result<()> {
-    deploy::install(cluster, values(arguments)?, progress)?;
+    deploy::install(cluster, &values(arguments)?, progress)?;
     cluster.prepare_shells(progress)?;
     cluster.apply(&pools(arguments)?)?;
     let mut scene = Scene::new(cluster, progress);

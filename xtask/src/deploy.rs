@@ -22,19 +22,19 @@ pub fn chart() -> PathBuf {
 }
 
 /// Builds the image, makes the nodes know it, and installs the chart with `values` on top of its own.
-pub fn install(cluster: &Cluster, values: Value, progress: &Progress) -> Result<()> {
+pub fn install(cluster: &Cluster, values: &Value, progress: &Progress) -> Result<()> {
     let archive = image::holdfast(progress)?;
     load(cluster, &archive)?;
     install_loaded(cluster, values, progress)
 }
 
 /// Installs the chart; the nodes have the image already.
-pub fn install_loaded(cluster: &Cluster, values: Value, progress: &Progress) -> Result<()> {
-    progress.say("installing the chart");
+pub fn install_loaded(cluster: &Cluster, values: &Value, progress: &Progress) -> Result<()> {
+    progress.log("installing the chart");
     let kinds = chart().join("crds");
     cluster.run(&["apply", "-f", kinds.to_str().context("the chart's path is not text")?])?;
     cluster.run(&["wait", "--for=condition=Established", "crd", "--timeout=60s", "--all"])?;
-    let manifests = helm::template(&chart(), NAMESPACE, &values, progress)?;
+    let manifests = helm::template(&chart(), NAMESPACE, values, progress)?;
     cluster.apply(&manifests)?;
     wait_ready(cluster, progress)
 }

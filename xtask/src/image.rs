@@ -47,7 +47,7 @@ pub fn holdfast(progress: &Progress) -> Result<PathBuf> {
     let archive = target.join("holdfast-image.tar");
     let entrypoint = Some("/holdfast-agent");
     Image { name: HOLDFAST, entrypoint, environment: BTreeMap::new() }.write(layer, &archive)?;
-    progress.say(format!("{HOLDFAST}: {}", archive.display()));
+    progress.log(format!("{HOLDFAST}: {}", archive.display()));
     Ok(archive)
 }
 

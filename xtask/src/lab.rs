@@ -61,10 +61,10 @@ impl Lab {
     }
 
     /// Brings the laboratory `name` up from nothing, whatever is left of an earlier one.
-    pub fn anew(name: &str, release: Release, progress: &Progress) -> Result<Self> {
+    pub fn recreate(name: &str, release: Release, progress: &Progress) -> Result<Self> {
         let layout = Layout::new(name)?;
         let lock = layout.lock(progress)?;
-        let description = Box::new(up::anew(&layout, release, progress)?);
+        let description = Box::new(up::recreate(&layout, release, progress)?);
         Ok(Self { layout, description, lock: Some(lock) })
     }
 
@@ -82,7 +82,7 @@ impl Lab {
     pub fn remove(name: &str, progress: &Progress) -> Result<()> {
         let layout = Layout::new(name)?;
         if !layout.may_be_there() {
-            progress.say(format!("there is no laboratory {name}"));
+            progress.log(format!("there is no laboratory {name}"));
             return Ok(());
         }
         let _lock = layout.lock(progress)?;
@@ -140,9 +140,9 @@ impl Lab {
     }
 
     /// Says how to look around, and how to be rid of it.
-    pub(crate) fn say_how(&self, progress: &Progress) {
-        progress.say(format!("try:        {} kubectl -- get nodes", self.layout.command()));
-        progress.say(format!("remove it:  {} down", self.layout.command()));
+    pub(crate) fn log_commands(&self, progress: &Progress) {
+        progress.log(format!("try:        {} kubectl -- get nodes", self.layout.command()));
+        progress.log(format!("remove it:  {} down", self.layout.command()));
     }
 }
 

@@ -85,7 +85,7 @@ enum Action {
 pub fn run(arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
     let name = &arguments.name;
     match arguments.action {
-        Action::Up => Lab::up(name, arguments.kubernetes, progress)?.say_how(progress),
+        Action::Up => Lab::up(name, arguments.kubernetes, progress)?.log_commands(progress),
         Action::Down => Lab::remove(name, progress)?,
         Action::Status => status(&Lab::load(name)?)?,
         Action::Kubectl { arguments } => return pass_on(&mut Lab::load(name)?.kubectl(&arguments)),
@@ -120,7 +120,7 @@ fn install(name: &str, values: Option<&Path>, progress: &Progress) -> Result<()>
     let cluster = Cluster::Lab(Lab::load(name)?);
     let agents = ["-n", deploy::NAMESPACE, "daemonset", "holdfast-agent"];
     let installed = cluster.get(&agents).is_ok_and(|set| set.is_some());
-    deploy::install(&cluster, values, progress)?;
+    deploy::install(&cluster, &values, progress)?;
     for program in ["daemonset/holdfast-agent", "deployment/holdfast-controller"].into_iter().filter(|_| installed) {
         cluster.run(&["-n", deploy::NAMESPACE, "rollout", "restart", program])?;
         cluster.run(&["-n", deploy::NAMESPACE, "rollout", "status", program, "--timeout=120s"])?;

@@ -15,11 +15,11 @@ const POLL: Duration = Duration::from_millis(50);
 const SHOWN_LINES: usize = 20;
 
 /// One look at a condition that is waited for.
-pub enum Look<T> {
+pub enum Poll<T> {
     /// It holds, and this is what was found.
-    Done(T),
+    Ready(T),
     /// It does not hold yet, for this reason.
-    NotYet(String),
+    Pending(String),
 }
 
 /// Lines on standard error, each with the seconds since the task began. Standard output stays free for results.
@@ -40,13 +40,13 @@ impl Progress {
     }
 
     /// Prints one line.
-    pub fn say(&self, text: impl AsRef<str>) {
+    pub fn log(&self, text: impl AsRef<str>) {
         eprintln!("[{:6.1} s] {}", self.started.elapsed().as_secs_f32(), text.as_ref());
     }
 
     /// Runs a command that may take long, its output in `log`. A failure shows the end of that output.
     pub fn run(&self, what: &str, command: &mut Command, log: &Path) -> Result<()> {
-        self.say(what);
+        self.log(what);
         let output = File::create(log).with_context(|| format!("creating {}", log.display()))?;
         let begun = Instant::now();
         let program = command.get_program().to_string_lossy().into_owned();
@@ -63,7 +63,7 @@ impl Progress {
             }
             if begun.elapsed() >= reminder {
                 reminder += (reminder / 2).max(REMINDER);
-                self.say(format!("  still {what} ({} s){}", begun.elapsed().as_secs(), last_line(log)));
+                self.log(format!("  still {what} ({} s){}", begun.elapsed().as_secs(), last_line(log)));
             }
             std::thread::sleep(POLL);
         };
@@ -74,20 +74,20 @@ impl Progress {
     }
 
     /// Looks at a condition until it holds or `limit` is over. An error from `look` ends the wait at once.
-    pub fn wait<T>(&self, what: &str, limit: Duration, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    pub fn wait<T>(&self, what: &str, limit: Duration, mut look: impl FnMut() -> Result<Poll<T>>) -> Result<T> {
         let begun = Instant::now();
         let mut reminder = REMINDER;
         loop {
             let reason = match look().with_context(|| format!("waiting for {what}"))? {
-                Look::Done(found) => return Ok(found),
-                Look::NotYet(reason) => reason,
+                Poll::Ready(found) => return Ok(found),
+                Poll::Pending(reason) => reason,
             };
             if begun.elapsed() >= limit {
                 bail!("{what}: not within {} s; last: {reason}", limit.as_secs());
             }
             if begun.elapsed() >= reminder {
                 reminder += (reminder / 2).max(REMINDER);
-                self.say(format!("  waiting for {what} ({} s): {reason}", begun.elapsed().as_secs()));
+                self.log(format!("  waiting for {what} ({} s): {reason}", begun.elapsed().as_secs()));
             }
             std::thread::sleep(POLL);
         }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_the_last_reason() {
-        let error = Progress::new().wait::<()>("the moon", Duration::ZERO, || Ok(Look::NotYet("clouds".into())));
+        let error = Progress::new().wait::<()>("the moon", Duration::ZERO, || Ok(Poll::Pending("clouds".into())));
         assert_eq!(error.unwrap_err().to_string(), "the moon: not within 0 s; last: clouds");
     }
 

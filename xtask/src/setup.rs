@@ -35,7 +35,7 @@ pub fn run(release: Release, progress: &Progress) -> Result<()> {
 pub fn laboratory(release: Release, progress: &Progress) -> Result<()> {
     debian_packages::install_host_packages(progress)?;
     let parts = parts(release, progress)?;
-    progress.say(format!("laboratory parts for Kubernetes {}: {}", release.version()?, parts.display()));
+    progress.log(format!("laboratory parts for Kubernetes {}: {}", release.version()?, parts.display()));
     helm::setup(progress)
 }
 

@@ -86,7 +86,7 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     let mut total = Tally::default();
     let mut summary = Vec::new();
     for suite in Suite::chosen(arguments) {
-        progress.say(format!("suite {suite:?}"));
+        progress.log(format!("suite {suite:?}"));
         let tally = perform(suite, arguments, progress).unwrap_or_else(|error| {
             eprintln!("error: suite {suite:?} could not run: {error:#}");
             Tally { failed: 1, ..Tally::default() }
@@ -166,17 +166,17 @@ fn kernels(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
 
 /// Brings a laboratory up, installs holdfast as a user would, and runs the suite on it.
 fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
-    let lab = Cluster::Lab(Lab::anew(&arguments.name, arguments.kubernetes, progress)?);
+    let lab = Cluster::Lab(Lab::recreate(&arguments.name, arguments.kubernetes, progress)?);
     // Short rests, so that tests of collection end soon.
     let values = json!({"spiderpoolController": {"releasedRestSeconds": 5, "unlistedRestSeconds": 10}});
-    let tally = deploy::install(&lab, values, progress).and_then(|()| {
+    let tally = deploy::install(&lab, &values, progress).and_then(|()| {
         let tests = ["test", "--package", "holdfast-tests", "--features", "cluster", "--test", "cluster"];
         // Enough for those that wait for the laboratory to be theirs beside those that share it.
         Tally::of_tests(cargo(&tests).env("HOLDFAST_LAB_NAME", &arguments.name).env("RUST_TEST_THREADS", "24"))
     });
     if let Cluster::Lab(lab) = lab {
         if arguments.keep {
-            lab.say_how(progress);
+            lab.log_commands(progress);
         } else {
             lab.down(progress)?;
         }

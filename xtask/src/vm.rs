@@ -56,7 +56,7 @@ pub fn run(wanted: &[String], progress: &Progress, mut report: impl FnMut(&Kerne
 
 /// Builds the tests as static programs; gives them by name.
 fn tests(progress: &Progress) -> Result<BTreeMap<&'static str, PathBuf>> {
-    progress.say("building the tests, static");
+    progress.log("building the tests, static");
     let mut cargo =
         cargo(&["test", "--no-run", "--package", "holdfast-tests", "--features", "netns", "--target", TARGET]);
     cargo.args(TESTS.map(|name| format!("--test={name}"))).arg("--message-format=json-render-diagnostics");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use xtask::lab::{Lab, of_checkout};
-use xtask::progress::{Look, Progress, output};
+use xtask::progress::{Poll, Progress, output};
 use xtask::setup::Release;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ fn a_laboratory_from_up_to_down() -> Result<()> {
     let progress = Progress::new();
     let before = kernel_settings();
     let name = of_checkout("selftest");
-    let lab = Lab::anew(&name, Release::of_environment()?, &progress)?;
+    let lab = Lab::recreate(&name, Release::of_environment()?, &progress)?;
 
     let checked = its_name_is_taken(&lab)
         .and_then(|()| another_comes_and_goes(&lab, &progress))
@@ -86,7 +86,7 @@ fn its_name_is_taken(lab: &Lab) -> Result<()> {
 
 /// What tests of another checkout do meanwhile: a laboratory of the same addresses, with nothing in common.
 fn another_comes_and_goes(lab: &Lab, progress: &Progress) -> Result<()> {
-    let other = Lab::anew(&of_checkout("selftest2"), Release::of_environment()?, progress)?;
+    let other = Lab::recreate(&of_checkout("selftest2"), Release::of_environment()?, progress)?;
     let checked = cluster(lab).and_then(|first| {
         ensure!(first != cluster(&other)?, "both names lead to one cluster");
         output(&mut lab.kubectl(&["create", "namespace", "mine"]))?;
@@ -167,7 +167,7 @@ fn power_comes_back(lab: &Lab, progress: &Progress) -> Result<()> {
     output(&mut lab.in_lan(&["ping", "-c1", "-W1", node.ip()]))?;
     progress.wait("the node's new boot", WITHIN, || {
         let now = boot()?;
-        Ok(if now == first { Look::NotYet("the kubelet reports the old one".into()) } else { Look::Done(()) })
+        Ok(if now == first { Poll::Pending("the kubelet reports the old one".into()) } else { Poll::Ready(()) })
     })
 }
 
@@ -177,7 +177,7 @@ fn half_a_node_boots(lab: &Lab, progress: &Progress) -> Result<()> {
     let leader = node.leader_pid().context("node2 is on")?;
     output(Command::new("kill").args(["-KILL", &leader.to_string()]))?;
     progress.wait("the leader's end", WITHIN, || {
-        Ok(if node.leader_pid().is_none() { Look::Done(()) } else { Look::NotYet("it runs".into()) })
+        Ok(if node.leader_pid().is_none() { Poll::Ready(()) } else { Poll::Pending("it runs".into()) })
     })?;
     node.power_on(progress)?;
     output(&mut node.exec(&["true"])).map(drop)

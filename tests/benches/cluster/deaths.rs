@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::{
     agent::Agent,
@@ -88,10 +88,10 @@ fn die(workload: &Workload<'_>, watch: &mut Watch, holder: &Holder) -> Result<De
         Ok(match (ended, answered) {
             (Some(ended), Some(answered)) => {
                 let took = answered["took"].as_str().and_then(duration).context("how long DEL took")?;
-                Look::Done((after(killed_at, ended)?, after(killed_at, answered)?.saturating_sub(took)))
+                Poll::Ready((after(killed_at, ended)?, after(killed_at, answered)?.saturating_sub(took)))
             }
             (ended, answered) => {
-                Look::NotYet(format!("death: {}, DEL answered: {}", ended.is_some(), answered.is_some()))
+                Poll::Pending(format!("death: {}, DEL answered: {}", ended.is_some(), answered.is_some()))
             }
         })
     })?;

@@ -27,7 +27,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, kill};
 use xtask::{
     lab::Node,
-    progress::{Look, Progress},
+    progress::{Poll, Progress},
 };
 
 use crate::{
@@ -88,11 +88,11 @@ fn measure<'a>(workload: &Workload<'_>, node: &Node, noop: &'a Noop) -> Result<B
     world.wait("the node to be seen as not ready", || {
         let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
         let ready = world.cluster.run(&["get", "node", NODE, "-o", ready])?;
-        Ok(if ready == "True" { Look::NotYet("it is ready".into()) } else { Look::Done(()) })
+        Ok(if ready == "True" { Poll::Pending("it is ready".into()) } else { Poll::Ready(()) })
     })?;
     workload.stateful_set(SET, PODS, Some(NODE))?;
     let pods = workload.assigned(SET, PODS)?;
-    world.progress.say("measuring");
+    world.progress.log("measuring");
     // A thread that enters a node does not come back.
     std::thread::scope(|scope| {
         let on_node = || {

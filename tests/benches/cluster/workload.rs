@@ -7,7 +7,7 @@ use holdfast_api::endpoint::{EndpointIp, SpiderEndpoint};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::world::World;
 
@@ -91,12 +91,12 @@ impl<'w> Workload<'w> {
         self.world.wait(&format!("the pods of {set}"), || {
             let ready = self.pods(set)?.iter().filter(|pod| is_ready(pod)).count();
             if ready < replicas as usize {
-                return Ok(Look::NotYet(format!("{ready} of {replicas} are ready")));
+                return Ok(Poll::Pending(format!("{ready} of {replicas} are ready")));
             }
             let endpoints = self.world.block_on(self.endpoints().list(&ListParams::default()))?;
             let holders: Vec<_> = endpoints.iter().filter_map(Holder::of).collect();
             let all = holders.len() == replicas as usize;
-            Ok(if all { Look::Done(holders) } else { Look::NotYet(format!("{} are held", holders.len())) })
+            Ok(if all { Poll::Ready(holders) } else { Poll::Pending(format!("{} are held", holders.len())) })
         })
     }
 
@@ -109,7 +109,7 @@ impl<'w> Workload<'w> {
             };
             let assigned: Vec<_> = self.pods(set)?.iter().filter_map(assigned).collect();
             let all = assigned.len() == replicas as usize;
-            Ok(if all { Look::Done(assigned) } else { Look::NotYet(format!("{} have a node", assigned.len())) })
+            Ok(if all { Poll::Ready(assigned) } else { Poll::Pending(format!("{} have a node", assigned.len())) })
         })
     }
 

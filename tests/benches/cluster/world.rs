@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use xtask::{
     cluster::Cluster,
     lab::{Lab, NodeDescription},
-    progress::{Look, Progress},
+    progress::{Poll, Progress},
 };
 
 const NAME: &str = "HOLDFAST_LAB_NAME";
@@ -59,7 +59,7 @@ impl World {
     }
 
     /// Looks until there is something.
-    pub(crate) fn wait<T>(&self, what: &str, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    pub(crate) fn wait<T>(&self, what: &str, look: impl FnMut() -> Result<Poll<T>>) -> Result<T> {
         self.progress.wait(what, Duration::from_secs(180), look)
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use xtask::deploy::NAMESPACE;
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::{LIMIT, text};
 use crate::sandbox;
@@ -65,7 +65,7 @@ pub(crate) fn containers(world: &World) -> Result<Vec<(String, u64)>> {
 /// Waits until a line of the log of the node's agent, not older than `since`, has all of `words`.
 pub(crate) fn wait_for_log(world: &World, node: &str, since: Instant, words: &[&str]) -> Result<Value> {
     world.wait(&format!("a log line of the agent on {node} with {words:?}"), 10, || {
-        Ok(last_log(world, node, since, words)?.map_or_else(|| Look::NotYet("there is none".into()), Look::Done))
+        Ok(last_log(world, node, since, words)?.map_or_else(|| Poll::Pending("there is none".into()), Poll::Ready))
     })
 }
 
@@ -83,9 +83,9 @@ pub(crate) fn last_log(world: &World, node: &str, since: Instant, words: &[&str]
 pub(crate) fn back(world: &World, node: &str, before: &str) -> Result<(String, u64)> {
     world.wait(&format!("the agent on {node} to be back"), 60, || {
         Ok(match serves(world, node) {
-            Ok(now) if now.0 != before => Look::Done(now),
-            Ok(_) => Look::NotYet("its container is the same".into()),
-            Err(error) => Look::NotYet(format!("{error:#}")),
+            Ok(now) if now.0 != before => Poll::Ready(now),
+            Ok(_) => Poll::Pending("its container is the same".into()),
+            Err(error) => Poll::Pending(format!("{error:#}")),
         })
     })
 }
@@ -124,7 +124,7 @@ pub(crate) fn remove(world: &'static World) -> Result<Away> {
     select(world, &json!({"holdfast.io/nowhere": "true"}))?;
     world.wait("the agents to be gone", 60, || {
         let left = world.api.list(PODS, AGENTS)?.len();
-        Ok(if left == 0 { Look::Done(()) } else { Look::NotYet(format!("{left} are there")) })
+        Ok(if left == 0 { Poll::Ready(()) } else { Poll::Pending(format!("{left} are there")) })
     })?;
     Ok(away)
 }
@@ -147,7 +147,7 @@ impl Away {
         let nodes = self.world.cluster.nodes()?;
         self.world.wait("the agents to be back", LIMIT, || {
             let missing = nodes.iter().find_map(|node| serves(self.world, node).err());
-            Ok(missing.map_or(Look::Done(()), |error| Look::NotYet(format!("{error:#}"))))
+            Ok(missing.map_or(Poll::Ready(()), |error| Poll::Pending(format!("{error:#}"))))
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::invariants::Invariants;
 use crate::manifest;
@@ -89,7 +89,7 @@ fn nothing_is_left(namespace: &TestNamespace) -> Result<()> {
         let (pods, endpoints, claims) =
             (namespace.all_pods()?.len(), namespace.endpoints()?.len(), namespace.claims()?.len());
         let left = format!("{pods} pods, {endpoints} endpoints and {claims} claims are there");
-        Ok(if pods + endpoints + claims == 0 { Look::Done(()) } else { Look::NotYet(left) })
+        Ok(if pods + endpoints + claims == 0 { Poll::Ready(()) } else { Poll::Pending(left) })
     })?;
     namespace.in_use(0)
 }
@@ -109,7 +109,7 @@ fn after_any_churn_the_pool_is_empty() -> Result<()> {
             if let Some(pods) = invariants.check()? {
                 most_ready = most_ready.max(pods.iter().filter(|pod| is_ready(pod)).count());
             }
-            Ok(if acted.elapsed() < PACE { Look::NotYet("it is not time".into()) } else { Look::Done(()) })
+            Ok(if acted.elapsed() < PACE { Poll::Pending("it is not time".into()) } else { Poll::Ready(()) })
         })?;
     }
     ensure!(most_ready > 0, "no pod was ever Ready in {acts} acts");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use xtask::lab::Node;
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::{Holder, TestNamespace, text};
 use crate::sandbox::{Answer, Sandbox, conf};
@@ -43,7 +43,7 @@ impl Agent {
         namespace.wait("the agent to serve", 20, || {
             ensure!(agent.0.try_wait()?.is_none(), "the agent ended");
             let answer = asks.call("STATUS", &conf("1.1.0"))?;
-            Ok(if answer.ok { Look::Done(()) } else { Look::NotYet(answer.stdout.to_string()) })
+            Ok(if answer.ok { Poll::Ready(()) } else { Poll::Pending(answer.stdout.to_string()) })
         })?;
         Ok(agent)
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use nix::unistd::Pid;
 use serde_json::json;
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::{TestNamespace, text};
 use crate::nodes::RuntimeAway;
@@ -33,7 +33,7 @@ fn a_dead_sandbox_is_seen_without_its_runtime() -> Result<()> {
         let endpoint = namespace.endpoint("web-0")?.context("the endpoint went")?;
         let status = &endpoint["status"];
         let collected = status["current"]["containerID"].is_null() && status["history"][0]["reason"] == "SandboxDied";
-        Ok(if collected { Look::Done(()) } else { Look::NotYet(status["current"].to_string()) })
+        Ok(if collected { Poll::Ready(()) } else { Poll::Pending(status["current"].to_string()) })
     })?;
     // Its containers live on in the sandbox's network.
     ensure!(!heard(process, before.addresses()[0])?, "what is left of the dead sandbox is still heard");

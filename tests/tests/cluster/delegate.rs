@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use xtask::progress::{Look, output};
+use xtask::progress::{Poll, output};
 
 use crate::namespace::{Holder, TestNamespace, same};
 use crate::sandbox::Sandbox;
@@ -79,7 +79,7 @@ fn macvlan_keeps_the_address() -> Result<()> {
         // The LAN's host knows the hardware address of the sandbox before, until an announcement of the new one.
         namespace.wait("a host on the LAN to reach the pod", 15, || {
             Ok(traffic::reaches(namespace.world, holder)
-                .map_or_else(|error| Look::NotYet(format!("{error:#}")), Look::Done))
+                .map_or_else(|error| Poll::Pending(format!("{error:#}")), Poll::Ready))
         })
     })?;
     namespace.finish()

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::manifest;
 use crate::namespace::{LIMIT, TestNamespace};
@@ -38,7 +38,7 @@ fn deleted_with_its_pods() -> Result<()> {
     // The claims rest a while, then go too.
     namespace.wait("the claims to go", LIMIT, || {
         let left = namespace.claims()?.len();
-        Ok(if left == 0 { Look::Done(()) } else { Look::NotYet(format!("{left} are there")) })
+        Ok(if left == 0 { Poll::Ready(()) } else { Poll::Pending(format!("{left} are there")) })
     })?;
     namespace.finish()
 }
@@ -69,7 +69,7 @@ fn deleted_and_made_again_under_its_name() -> Result<()> {
     namespace.kubectl(&["delete", "sts", "web", "--wait=false"])?;
     namespace.wait("the StatefulSet to go", LIMIT, || {
         let left = namespace.kubectl(&["get", "sts", "-o", "name"])?;
-        Ok(if left.trim().is_empty() { Look::Done(()) } else { Look::NotYet(left) })
+        Ok(if left.trim().is_empty() { Poll::Ready(()) } else { Poll::Pending(left) })
     })?;
     namespace.apply(manifest::stateful_set("web", 1))?;
     let after = namespace.ready_as("web-0", |now| now.uid != before.uid)?;
@@ -104,13 +104,13 @@ fn deleted_with_its_namespace() -> Result<()> {
     namespace.kubectl(&["delete", "namespace", &namespace.name, "--wait=false"])?;
     namespace.wait("the pods to end", LIMIT, || {
         let left = namespace.all_pods()?.len();
-        Ok(if left == 0 { Look::Done(()) } else { Look::NotYet(format!("{left} are there")) })
+        Ok(if left == 0 { Poll::Ready(()) } else { Poll::Pending(format!("{left} are there")) })
     })?;
     namespace.wait("the addresses to be free", WITHIN.as_secs(), || {
         let endpoints = namespace.endpoints()?.len();
         let held = namespace.claims()?.iter().filter(|claim| claim["spec"]["state"] == "held").count();
         let left = format!("{endpoints} endpoints and {held} claims are there");
-        Ok(if endpoints + held == 0 { Look::Done(()) } else { Look::NotYet(left) })
+        Ok(if endpoints + held == 0 { Poll::Ready(()) } else { Poll::Pending(left) })
     })?;
     namespace.in_use(0)?;
     namespace.finish()

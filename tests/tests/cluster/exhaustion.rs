@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::manifest;
 use crate::namespace::{LIMIT, TestNamespace, is_ready, text};
 use crate::traffic;
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 #[test]
 fn an_exhausted_pool_is_reported_and_its_next_free_address_used() -> Result<()> {
@@ -15,7 +15,7 @@ fn an_exhausted_pool_is_reported_and_its_next_free_address_used() -> Result<()> 
     namespace.apply(manifest::deployment("late", 1))?;
     let late = namespace.wait("the late pod", LIMIT, || {
         let pod = namespace.pods("late")?.into_iter().next();
-        Ok(pod.map_or_else(|| Look::NotYet("it is not there".into()), Look::Done))
+        Ok(pod.map_or_else(|| Poll::Pending("it is not there".into()), Poll::Ready))
     })?;
     let late = text(&late, "/metadata/name")?;
     let holders_named = ["web-0", "web-1"].map(|pod| format!("{}/{pod}", namespace.name));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::{LIMIT, TestNamespace, is_ready, text};
 
@@ -54,11 +54,11 @@ impl<'a> Invariants<'a> {
         namespace.wait(what, LIMIT, || {
             if let Some(pods) = self.check()? {
                 if accept(&pods) {
-                    return Ok(Look::Done(()));
+                    return Ok(Poll::Ready(()));
                 }
                 seen = pods.iter().map(describe).collect::<Vec<_>>().join(", ");
             }
-            Ok(Look::NotYet(seen.clone()))
+            Ok(Poll::Pending(seen.clone()))
         })
     }
 

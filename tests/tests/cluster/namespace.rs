@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::exclusive::Guard;
 use crate::manifest;
@@ -132,7 +132,7 @@ impl TestNamespace {
     }
 
     /// Looks until `look` returns something.
-    pub(crate) fn wait<T>(&self, what: &str, seconds: u64, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    pub(crate) fn wait<T>(&self, what: &str, seconds: u64, look: impl FnMut() -> Result<Poll<T>>) -> Result<T> {
         self.world.wait(what, seconds, look)
     }
 
@@ -181,13 +181,13 @@ impl TestNamespace {
     /// Waits until the pod is Ready and `accept` takes its holder.
     pub(crate) fn ready_as(&self, name: &str, accept: impl Fn(&Holder) -> bool) -> Result<Holder> {
         self.wait(&format!("pod {}/{name}", self.name), LIMIT, || {
-            let Some(pod) = self.pod(name)? else { return Ok(Look::NotYet("it is not there".into())) };
+            let Some(pod) = self.pod(name)? else { return Ok(Poll::Pending("it is not there".into())) };
             if !is_ready(&pod) {
-                return Ok(Look::NotYet(format!("it is not Ready: {}", pod["status"]["phase"])));
+                return Ok(Poll::Pending(format!("it is not Ready: {}", pod["status"]["phase"])));
             }
             let holder = self.endpoint(name)?.as_ref().and_then(Holder::of);
             let holder = holder.filter(|holder| pod["metadata"]["uid"] == holder.uid.as_str() && accept(holder));
-            Ok(holder.map_or_else(|| Look::NotYet("the endpoint does not name the holder".into()), Look::Done))
+            Ok(holder.map_or_else(|| Poll::Pending("the endpoint does not name the holder".into()), Poll::Ready))
         })
     }
 
@@ -206,7 +206,7 @@ impl TestNamespace {
     pub(crate) fn running(&self, name: &str, before: &str) -> Result<Value> {
         self.wait(&format!("pod {}/{name}", self.name), LIMIT, || {
             let pod = self.pod(name)?.filter(|pod| is_ready(pod) && pod["metadata"]["uid"] != before);
-            Ok(pod.map_or_else(|| Look::NotYet("it does not run".into()), Look::Done))
+            Ok(pod.map_or_else(|| Poll::Pending("it does not run".into()), Poll::Ready))
         })
     }
 
@@ -224,7 +224,7 @@ impl TestNamespace {
             };
             let counted = status["allocatedIPCount"].as_u64() == Some(shown.len() as u64);
             let found = accept(&shown).filter(|_| counted);
-            Ok(found.map_or_else(|| Look::NotYet(format!("it shows {status}")), Look::Done))
+            Ok(found.map_or_else(|| Poll::Pending(format!("it shows {status}")), Poll::Ready))
         })
     }
 
@@ -251,7 +251,7 @@ impl TestNamespace {
             let free = endpoint.is_none() && held.is_empty();
             let left =
                 || format!("claims {held:?}, endpoint {:?}", endpoint.map(|mut it| it["status"]["current"].take()));
-            Ok(if free { Look::Done(()) } else { Look::NotYet(left()) })
+            Ok(if free { Poll::Ready(()) } else { Poll::Pending(left()) })
         })
     }
 
@@ -263,7 +263,7 @@ impl TestNamespace {
             self.keeps(pod, holder, &endpoint)?;
             let current = &endpoint["status"]["current"];
             let vacant = current["state"] == "Reserved" && current["containerID"].is_null();
-            Ok(if vacant { Look::Done(endpoint) } else { Look::NotYet(current.to_string()) })
+            Ok(if vacant { Poll::Ready(endpoint) } else { Poll::Pending(current.to_string()) })
         })
     }
 
@@ -280,8 +280,8 @@ impl TestNamespace {
             let pods = self.pods(app)?;
             let pod = pods.iter().find(|pod| is_ready(pod) && pod["metadata"]["name"] != other);
             Ok(match pod {
-                Some(pod) => Look::Done(text(pod, "/metadata/name")?.to_owned()),
-                None => Look::NotYet("none is Ready".into()),
+                Some(pod) => Poll::Ready(text(pod, "/metadata/name")?.to_owned()),
+                None => Poll::Pending("none is Ready".into()),
             })
         })
     }
@@ -297,7 +297,7 @@ impl TestNamespace {
             let of_pod = events.iter().filter(|event| event["involvedObject"]["name"] == pod);
             let texts: Vec<&str> = of_pod.filter_map(|event| event["message"].as_str()).collect();
             let found = texts.iter().find(|text| words.iter().all(|word| text.contains(word)));
-            Ok(found.map_or_else(|| Look::NotYet(format!("{texts:?}")), |text| Look::Done((*text).to_owned())))
+            Ok(found.map_or_else(|| Poll::Pending(format!("{texts:?}")), |text| Poll::Ready((*text).to_owned())))
         })
     }
 
@@ -311,7 +311,7 @@ impl TestNamespace {
             };
             let texts: Vec<&str> = events.iter().filter(about).filter_map(|event| event["message"].as_str()).collect();
             let found = texts.iter().any(|text| words.iter().all(|word| text.contains(word)));
-            Ok(if found { Look::Done(()) } else { Look::NotYet(format!("{texts:?}")) })
+            Ok(if found { Poll::Ready(()) } else { Poll::Pending(format!("{texts:?}")) })
         })
     }
 
@@ -340,12 +340,12 @@ impl TestNamespace {
             let held = |claim: &&Value| claim["spec"]["state"] == "held";
             let claims: Vec<_> = self.claims()?.iter().filter(held).map(|it| it["spec"].clone()).collect();
             let left = format!("endpoints {endpoints:?}, claims {claims:?}");
-            Ok(if endpoints.is_empty() && claims.is_empty() { Look::Done(()) } else { Look::NotYet(left) })
+            Ok(if endpoints.is_empty() && claims.is_empty() { Poll::Ready(()) } else { Poll::Pending(left) })
         });
         let gone = gone.and_then(|()| {
             self.wait(&format!("the pods of {} to be gone", self.name), LIMIT, || {
                 let left: Vec<_> = self.all_pods()?.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
-                Ok(if left.is_empty() { Look::Done(()) } else { Look::NotYet(format!("{left:?} are there")) })
+                Ok(if left.is_empty() { Poll::Ready(()) } else { Poll::Pending(format!("{left:?} are there")) })
             })
         });
         let label = format!("{LABEL}={}", self.name);

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 use xtask::lab::Node;
-use xtask::progress::{Look, output};
+use xtask::progress::{Poll, output};
 
 use crate::agents;
 use crate::namespace::{LIMIT, is_ready, text};
@@ -87,7 +87,7 @@ impl RuntimeAway {
         self.node.start_runtime(&world.progress)?;
         world.wait(&format!("{name} to be back"), LIMIT, || {
             let back = takes_pods(world, name, since).and_then(|()| agents::serves(world, name));
-            Ok(back.map_or_else(|error| Look::NotYet(format!("{error:#}")), |_| Look::Done(())))
+            Ok(back.map_or_else(|error| Poll::Pending(format!("{error:#}")), |_| Poll::Ready(())))
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::{LIMIT, TestNamespace, same};
 use crate::{manifest, traffic};
@@ -39,7 +39,7 @@ fn a_pod_starts_once_the_pools_orphans_are_collected() -> Result<()> {
     namespace.wait("the orphaned claims to go", LIMIT, || {
         let claims = namespace.claims()?;
         let left = claims.iter().filter(|claim| claim["spec"]["endpoint"] == missing_endpoint(&namespace)).count();
-        Ok(if left == 0 { Look::Done(()) } else { Look::NotYet(format!("{left} are there")) })
+        Ok(if left == 0 { Poll::Ready(()) } else { Poll::Pending(format!("{left} are there")) })
     })?;
     same("the holder", &namespace.holder("front")?, &holder)?;
     namespace.finish()

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::manifest;
 use crate::namespace::{LIMIT, TestNamespace, same, text};
@@ -83,7 +83,7 @@ fn a_smaller_stateful_set_keeps_only_its_ordinals() -> Result<()> {
     namespace.kubectl(&["scale", "sts", "web", "--replicas=1"])?;
     namespace.wait("the pods outside to go", LIMIT, || {
         let left = namespace.pods("web")?.len();
-        Ok(if left == 1 { Look::Done(()) } else { Look::NotYet(format!("{left} are there")) })
+        Ok(if left == 1 { Poll::Ready(()) } else { Poll::Pending(format!("{left} are there")) })
     })?;
     namespace.in_use(1)?;
     same("the pod that stays", &namespace.ready("web-0")?, &holders[0])?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::{Holder, TestNamespace, same, text};
 use crate::{manifest, traffic};
@@ -21,10 +21,10 @@ fn released(namespace: &TestNamespace, holder: &Holder) -> Result<Timestamp> {
         let specs: Vec<_> = of_holder.map(|claim| &claim["spec"]).collect();
         ensure!(specs.len() == 2, "released addresses should rest: {specs:?}");
         if specs.iter().any(|spec| spec["state"] != "released") {
-            return Ok(Look::NotYet(format!("{specs:?}")));
+            return Ok(Poll::Pending(format!("{specs:?}")));
         }
         let times: Vec<_> = specs.iter().map(|spec| time(spec, "/releasedAt")).collect::<Result<_>>()?;
-        Ok(Look::Done(times.into_iter().min().context("there are two")?))
+        Ok(Poll::Ready(times.into_iter().min().context("there are two")?))
     })
 }
 

@@ -112,8 +112,8 @@ fn observe_mode_passes_and_reports_foreign_packets() -> Result<()> {
         let _ = sandbox.gets_through(&other)?;
         let line = agents::last_log(namespace.world, &holder.node, since, &["Foreign", &format!("\"{other}\"")])?;
         Ok(match line {
-            Some(line) if line["dropped"] == json!(true) => xtask::progress::Look::Done(()),
-            line => xtask::progress::Look::NotYet(format!("{line:?}")),
+            Some(line) if line["dropped"] == json!(true) => xtask::progress::Poll::Ready(()),
+            line => xtask::progress::Poll::Pending(format!("{line:?}")),
         })
     })?;
     sandbox.call("DEL", &conf("1.0.0"))?.result()?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::{TestNamespace, same};
 use crate::nodes::{self, RuntimeAway};
@@ -57,7 +57,7 @@ fn a_pod_past_its_grace_period_loses_its_addresses() -> Result<()> {
     for process in processes {
         namespace.wait("the containers that run on to be cut off", 5, || {
             let cut_off = answered(process)? == Some(false);
-            Ok(if cut_off { Look::Done(()) } else { Look::NotYet("it is heard".into()) })
+            Ok(if cut_off { Poll::Ready(()) } else { Poll::Pending("it is heard".into()) })
         })?;
     }
 

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::NamedTempFile;
-use xtask::progress::{Look, output};
+use xtask::progress::{Poll, output};
 
 use crate::namespace::Holder;
 use crate::world::World;
@@ -53,7 +53,7 @@ impl Pings {
         let answered = self.world.wait(&format!("answers from {}", self.address), 10, || {
             let answered = self.answered()?;
             let more = answered.len() - before;
-            Ok(if more < minimum { Look::NotYet(format!("{more} more came")) } else { Look::Done(answered) })
+            Ok(if more < minimum { Poll::Pending(format!("{more} more came")) } else { Poll::Ready(answered) })
         })?;
         // Those after the last answer may still be on their way.
         let last = answered.last().copied().unwrap_or_default();

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use jiff::Timestamp;
 use xtask::deploy::{self, NAMESPACE};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::LIMIT;
 use crate::world::World;
@@ -13,7 +13,7 @@ use crate::{agents, nodes, sandbox};
 pub(crate) fn wait(world: &World) -> Result<()> {
     let since = Timestamp::now();
     world.wait("the laboratory to be whole", LIMIT, || {
-        Ok(check(world, since).map_or_else(|error| Look::NotYet(format!("{error:#}")), Look::Done))
+        Ok(check(world, since).map_or_else(|error| Poll::Pending(format!("{error:#}")), Poll::Ready))
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::{LIMIT, TestNamespace, same};
 use crate::nodes::RuntimeAway;
@@ -40,7 +40,7 @@ fn a_removed_nodes_addresses_are_collected() -> Result<()> {
     away.back()?;
     namespace.wait("the former container to be ended", LIMIT, || {
         let runs = sandbox::process_of(&sticky.container).is_ok();
-        Ok(if runs { Look::NotYet("it runs".into()) } else { Look::Done(()) })
+        Ok(if runs { Poll::Pending("it runs".into()) } else { Poll::Ready(()) })
     })?;
     same("the holder", &namespace.holder("web-0")?, &after)?;
     traffic::reaches(world, &after)?;

@@ -1,7 +1,7 @@
 //! The runtime cannot tell that a pod has ended: the plugin's file is not there.
 
 use anyhow::{Context, Result};
-use xtask::progress::Look;
+use xtask::progress::Poll;
 
 use crate::namespace::TestNamespace;
 use crate::nodes::{self, PluginAway};
@@ -24,7 +24,7 @@ fn addresses_are_freed_without_the_plugin() -> Result<()> {
     namespace.freed(&plain, 10)?;
     namespace.wait("the former container to be cut off", 5, || {
         let heard = traffic::reaches(world, &former).is_ok();
-        Ok(if heard { Look::NotYet("it answers".into()) } else { Look::Done(()) })
+        Ok(if heard { Poll::Pending("it answers".into()) } else { Poll::Ready(()) })
     })?;
     namespace.event("web-0", &["failed to find plugin"])?;
     namespace.keeps("web-0", &sticky, &namespace.endpoint("web-0")?.context("the endpoint is kept")?)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use xtask::cluster::Cluster;
 use xtask::lab::Lab;
-use xtask::progress::{Look, Progress};
+use xtask::progress::{Poll, Progress};
 
 use crate::api::Api;
 use crate::exclusive::Laboratory;
@@ -57,7 +57,7 @@ impl World {
     }
 
     /// Looks until `look` returns something.
-    pub(crate) fn wait<T>(&self, what: &str, seconds: u64, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    pub(crate) fn wait<T>(&self, what: &str, seconds: u64, look: impl FnMut() -> Result<Poll<T>>) -> Result<T> {
         self.progress.wait(what, Duration::from_secs(seconds), look)
     }
 
@@ -69,8 +69,8 @@ impl World {
             let left =
                 left.iter().filter(|claim| claim["spec"]["pool"].as_str().is_some_and(|pool| pool.starts_with("t-")));
             Ok(match left.count() {
-                0 => Look::Done(()),
-                count => Look::NotYet(format!("{count} are claimed")),
+                0 => Poll::Ready(()),
+                count => Poll::Pending(format!("{count} are claimed")),
             })
         })
     }

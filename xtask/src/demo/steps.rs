@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::scene::{Holder, POD, SET, Scene, fact, set, show};
 use crate::deploy::NAMESPACE;
-use crate::progress::{Look, output};
+use crate::progress::{Poll, output};
 
 pub(super) fn create(scene: &mut Scene<'_>) -> Result<()> {
     scene.title("A StatefulSet gets addresses of the LAN");
@@ -87,7 +87,7 @@ pub(super) fn stale_container(scene: &mut Scene<'_>) -> Result<()> {
         Ok(log
             .lines()
             .find(|line| line.contains("Stale"))
-            .map_or(Look::NotYet("nothing yet".into()), |line| Look::Done(line.to_owned())))
+            .map_or(Poll::Pending("nothing yet".into()), |line| Poll::Ready(line.to_owned())))
     })?;
     let seen: Value = serde_json::from_str(&seen).context("the agent's log is not JSON")?;
     fact(format!("the agent reports: {} (address {}, dropped {})", seen["message"], seen["address"], seen["dropped"]));
@@ -105,7 +105,7 @@ pub(super) fn delete_set(scene: &mut Scene<'_>) -> Result<()> {
     scene.cluster.run(&["delete", "statefulset", SET, "--wait=false"])?;
     scene.progress.wait("the endpoints to go", Duration::from_secs(60), || {
         let endpoints = scene.cluster.run(&["get", "se", "-o", "name"])?;
-        Ok(if endpoints.trim().is_empty() { Look::Done(()) } else { Look::NotYet(endpoints) })
+        Ok(if endpoints.trim().is_empty() { Poll::Ready(()) } else { Poll::Pending(endpoints) })
     })?;
     scene.cluster.wait_for(
         scene.progress,

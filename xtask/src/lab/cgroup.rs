@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::progress::{Look, Progress};
+use crate::progress::{Poll, Progress};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// The leaf for processes that are not pods'; a cgroup with children holds no processes itself in version 2.
@@ -53,7 +53,7 @@ impl Cgroup {
                 // Gone meanwhile is what is wanted; anything else shows as a process that stays.
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
-            Ok(if found.is_empty() { Look::Done(()) } else { Look::NotYet(format!("processes {found:?} are left")) })
+            Ok(if found.is_empty() { Poll::Ready(()) } else { Poll::Pending(format!("processes {found:?} are left")) })
         })
     }
 
@@ -62,10 +62,10 @@ impl Cgroup {
         progress.wait("the removal of cgroups", GONE_WITHIN, || {
             for folder in &self.folders {
                 if let Err(error) = remove_tree(folder) {
-                    return Ok(Look::NotYet(format!("{}: {error}", folder.display())));
+                    return Ok(Poll::Pending(format!("{}: {error}", folder.display())));
                 }
             }
-            Ok(Look::Done(()))
+            Ok(Poll::Ready(()))
         })
     }
 

@@ -11,7 +11,7 @@ use super::cgroup::Cgroup;
 use super::layout::{API_PORT, CP, Layout, NODES, SERVICES};
 use super::netns_command::kubectl;
 use super::process::Service;
-use crate::progress::{Look, Progress, output};
+use crate::progress::{Poll, Progress, output};
 
 const ETCD: &str = "http://127.0.0.1:2379";
 /// Some four seconds on an idle machine.
@@ -43,11 +43,11 @@ impl<'a> ControlPlane<'a> {
             self.service("etcd").check()?;
             self.service("apiserver").check()?;
             Ok(match output(self.kubectl().args(["get", "--raw", "/readyz"])) {
-                Ok(_) => Look::Done(()),
-                Err(error) => Look::NotYet(error.to_string()),
+                Ok(_) => Poll::Ready(()),
+                Err(error) => Poll::Pending(error.to_string()),
             })
         })?;
-        progress.say("API server: ready");
+        progress.log("API server: ready");
         Ok(())
     }
 
@@ -62,21 +62,21 @@ impl<'a> ControlPlane<'a> {
         progress.wait("the controllers", CONTROLLERS_WITHIN, || {
             self.service("controllers").check()?;
             Ok(match output(self.kubectl().args(["-n", "default", "get", "serviceaccount", "default", "-o", "name"])) {
-                Ok(_) => Look::Done(()),
-                Err(_) => Look::NotYet("the default service account is not there".into()),
+                Ok(_) => Poll::Ready(()),
+                Err(_) => Poll::Pending("the default service account is not there".into()),
             })
         })?;
-        progress.say("controllers: working");
+        progress.log("controllers: working");
         progress.wait("the nodes", CONTROLLERS_WITHIN, || {
             // A busy machine's API server may miss a call.
             let listed = match output(self.kubectl().args(["get", "nodes", "-o", "name"])) {
                 Ok(listed) => listed,
-                Err(error) => return Ok(Look::NotYet(error.to_string())),
+                Err(error) => return Ok(Poll::Pending(error.to_string())),
             };
             let missing = NODES.iter().find(|node| !listed.lines().any(|line| line == format!("node/{}", node.name)));
-            Ok(missing.map_or(Look::Done(()), |node| Look::NotYet(format!("{} is not registered", node.name))))
+            Ok(missing.map_or(Poll::Ready(()), |node| Poll::Pending(format!("{} is not registered", node.name))))
         })?;
-        progress.say("nodes: registered");
+        progress.log("nodes: registered");
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 /// Removes the laboratory. The caller holds the lock.
 pub(super) fn down(layout: &Layout, progress: &Progress) -> Result<()> {
     clear(layout, progress)?;
-    progress.say(format!("the laboratory {} is gone", layout.name));
+    progress.log(format!("the laboratory {} is gone", layout.name));
     Ok(())
 }
 

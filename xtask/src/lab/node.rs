@@ -13,7 +13,7 @@ use super::network;
 use super::node_files::{NodeFiles, PROGRAMS, SOCKET};
 use super::node_root;
 use super::process::Service;
-use crate::progress::{Look, Progress, output};
+use crate::progress::{Poll, Progress, output};
 
 const LEADER: &str = "leader";
 const CONTAINERD: &str = "containerd";
@@ -69,7 +69,7 @@ impl Node {
                 process.end(&format!("{name} on {}", self.name()), progress)?;
             }
         }
-        progress.say(format!("{}: kubelet and containerd stopped", self.name()));
+        progress.log(format!("{}: kubelet and containerd stopped", self.name()));
         Ok(())
     }
 
@@ -77,7 +77,7 @@ impl Node {
     pub fn start_runtime(&self, progress: &Progress) -> Result<()> {
         self.start_containerd(progress)?;
         self.start_kubernetes()?;
-        progress.say(format!("{}: containerd and kubelet started", self.name()));
+        progress.log(format!("{}: containerd and kubelet started", self.name()));
         Ok(())
     }
 
@@ -85,14 +85,14 @@ impl Node {
     pub fn power_off(&self, progress: &Progress) -> Result<()> {
         self.cut(progress)?;
         self.describe_leader(0, progress)?;
-        progress.say(format!("{}: off", self.name()));
+        progress.log(format!("{}: off", self.name()));
         Ok(())
     }
 
     /// Boots the node again: new namespaces, empty /run and BPF file system, a new boot ID, the same disk.
     pub fn power_on(&self, progress: &Progress) -> Result<()> {
         if self.leader_pid().is_some() {
-            progress.say(format!("{}: is on", self.name()));
+            progress.log(format!("{}: is on", self.name()));
             return Ok(());
         }
         // Something may be left of it, if the leader alone was killed or it did not boot to the end.
@@ -136,9 +136,9 @@ impl Node {
         progress.wait(&format!("containerd on {}", self.name()), CONTAINERD_WITHIN, || {
             service.check()?;
             Ok(match output(&mut self.exec(&["ctr", "--connect-timeout", "1s", "version"])) {
-                Ok(_) if service.has_said(CRI_READY) => Look::Done(()),
-                Ok(_) => Look::NotYet("its CRI is not ready".into()),
-                Err(error) => Look::NotYet(error.to_string()),
+                Ok(_) if service.has_said(CRI_READY) => Poll::Ready(()),
+                Ok(_) => Poll::Pending("its CRI is not ready".into()),
+                Err(error) => Poll::Pending(error.to_string()),
             })
         })
     }

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::cgroup::Cgroup;
-use crate::progress::{Look, Progress, tail};
+use crate::progress::{Poll, Progress, tail};
 
 /// How long a process may take to end when asked.
 const POLITE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ impl Process {
     pub(super) fn end(self, what: &str, progress: &Progress) -> Result<()> {
         let gone = |limit| {
             progress.wait(&format!("the end of {what}"), limit, || {
-                Ok(if self.alive() { Look::NotYet("it still runs".into()) } else { Look::Done(()) })
+                Ok(if self.alive() { Poll::Pending("it still runs".into()) } else { Poll::Ready(()) })
             })
         };
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
@@ -161,7 +161,7 @@ mod tests {
     fn a_finished_child_that_nobody_collected_is_not_alive() {
         let mut child = Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let ended = || Ok(if Process::running(pid).is_none() { Look::Done(()) } else { Look::NotYet(String::new()) });
+        let ended = || Ok(if Process::running(pid).is_none() { Poll::Ready(()) } else { Poll::Pending(String::new()) });
         Progress::new().wait("the child's end", POLITE, ended).unwrap();
         child.wait().unwrap();
     }

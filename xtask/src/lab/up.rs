@@ -35,15 +35,15 @@ pub(super) fn up(layout: &Layout, release: Release, progress: &Progress) -> Resu
         if ended.is_empty() {
             return complete(layout, &description.programs, progress);
         }
-        progress.say(format!("{} has lost its control plane ({}): making it new", layout.name, ended.join(", ")));
+        progress.log(format!("{} has lost its control plane ({}): making it new", layout.name, ended.join(", ")));
     }
-    anew(layout, release, progress)
+    recreate(layout, release, progress)
 }
 
 /// Makes the laboratory, whatever is left of an earlier one. The caller holds the lock.
-pub(super) fn anew(layout: &Layout, release: Release, progress: &Progress) -> Result<Description> {
+pub(super) fn recreate(layout: &Layout, release: Release, progress: &Progress) -> Result<Description> {
     let parts = setup::parts(release, progress)?;
-    progress.say(format!("the laboratory {} runs Kubernetes {}", layout.name, release.version()?));
+    progress.log(format!("the laboratory {} runs Kubernetes {}", layout.name, release.version()?));
     down::clear(layout, progress)?;
     let description = start(layout, release, &parts, progress).with_context(|| {
         format!(
@@ -53,7 +53,7 @@ pub(super) fn anew(layout: &Layout, release: Release, progress: &Progress) -> Re
             layout.command()
         )
     })?;
-    progress.say(format!("the laboratory {} is up: {}", layout.name, layout.state.display()));
+    progress.log(format!("the laboratory {} is up: {}", layout.name, layout.state.display()));
     Ok(description)
 }
 
@@ -67,7 +67,7 @@ fn complete(layout: &Layout, programs: &Path, progress: &Progress) -> Result<Des
             node.start_runtime(progress)?;
         }
     }
-    progress.say(format!("the laboratory {} is up already", layout.name));
+    progress.log(format!("the laboratory {} is up already", layout.name));
     Description::read(&layout.state)?.context("the laboratory went away while it was looked at")
 }
 
@@ -87,7 +87,7 @@ fn start(layout: &Layout, release: Release, parts: &Path, progress: &Progress) -
     fs::set_permissions(&layout.state, fs::Permissions::from_mode(0o700))?;
     pki::create(&layout.pki()).context("making certificates")?;
     network::create(layout)?;
-    progress.say("certificates and network: made");
+    progress.log("certificates and network: made");
 
     let programs = parts.join("bin");
     let control_plane = ControlPlane::new(layout, &programs)?;
@@ -130,7 +130,7 @@ fn side_by_side(
                 for image in ["pause.tar", "busybox.tar"] {
                     node.load_image(&parts.join("images").join(image))?;
                 }
-                progress.say(format!("{}: container runtime and images ready", node.name()));
+                progress.log(format!("{}: container runtime and images ready", node.name()));
                 Ok(())
             }));
         }

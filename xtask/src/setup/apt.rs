@@ -36,7 +36,7 @@ impl PrivateApt {
         let apt = Self::set_up(folder, logs, &sources, options)?;
         // The lists that are there are read all the same; what is missing shows in what they list.
         if let Err(error) = apt.run("reading the package lists of all releases", folder, &["update"], progress) {
-            progress.say(format!("some package lists are not served: {error:#}"));
+            progress.log(format!("some package lists are not served: {error:#}"));
         }
         Ok(apt)
     }

@@ -31,7 +31,7 @@ pub(crate) fn install_host_packages(progress: &Progress) -> Result<()> {
 /// Installs those of the Debian packages that are missing.
 pub(crate) fn install(wanted: &[&'static str], progress: &Progress) -> Result<()> {
     if missing(wanted).is_empty() {
-        progress.say("Debian packages: all there");
+        progress.log("Debian packages: all there");
         return Ok(());
     }
     let root = cache::root()?;

@@ -86,7 +86,7 @@ pub(super) fn programs(root: &Path, release: Release, progress: &Progress) -> Re
     let inputs = [vec![RECIPE.as_bytes()], module.inputs()].concat();
     cache::ensure(root, &format!("kubernetes-{release}"), &cache::key(&inputs), progress, |folder| {
         let version = release.version()?;
-        progress.say(format!("Kubernetes {version} is not in the cache: building it, some 8 minutes on two cores"));
+        progress.log(format!("Kubernetes {version} is not in the cache: building it, some 8 minutes on two cores"));
         let work = tempfile::tempdir_in(root)?;
         module.build(work.path(), folder, &version_variables(version)?, progress)?;
         for component in COMPONENTS {

@@ -58,7 +58,7 @@ pub(super) fn programs(root: &Path, progress: &Progress) -> Result<PathBuf> {
     let own = [RECIPE, PAUSE, BUSYBOX].map(str::as_bytes);
     let inputs: Vec<_> = own.into_iter().chain(PROGRAMS.iter().chain([&PLUGINS]).flat_map(Module::inputs)).collect();
     cache::ensure(root, "runtime", &cache::key(&inputs), progress, |folder| {
-        progress.say("etcd, containerd and runc are not in the cache: building them, some 3 minutes on two cores");
+        progress.log("etcd, containerd and runc are not in the cache: building them, some 3 minutes on two cores");
         install_host_packages(progress)?;
         let work = tempfile::tempdir_in(root)?;
         for module in PROGRAMS {
@@ -76,7 +76,7 @@ fn images(folder: &Path, work: &Path, progress: &Progress) -> Result<()> {
     let busybox = folder.join("bin/busybox");
     fs::copy(unpacked.join("bin/busybox"), &busybox).context("no bin/busybox in Debian's package")?;
 
-    progress.say("making the images pause and busybox");
+    progress.log("making the images pause and busybox");
     let (source, pause) = (work.join("pause.c"), work.join("pause"));
     fs::write(&source, PAUSE)?;
     output(Command::new("gcc").args(["-Os", "-static", "-s", "-Wall", "-Werror", "-o"]).args([&pause, &source]))?;

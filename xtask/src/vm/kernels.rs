@@ -87,7 +87,7 @@ pub(super) fn served(progress: &Progress) -> Result<Vec<Kernel>> {
     let kernels = newest_of_each(parse(&apt(progress)?.show(META)?));
     ensure!(!kernels.is_empty(), "Debian's archive has no {META}");
     let series: Vec<_> = kernels.iter().map(Kernel::series).collect();
-    progress.say(format!("kernels that Debian serves: {}", series.join(", ")));
+    progress.log(format!("kernels that Debian serves: {}", series.join(", ")));
     Ok(kernels)
 }
 
@@ -117,7 +117,7 @@ pub(super) fn prepare(kernel: &Kernel, progress: &Progress) -> Result<Files> {
         let about = apt.show(&format!("{}={}", kernel.image, kernel.version))?;
         let packages = packages(kernel, &about);
         let packages: Vec<_> = packages.iter().map(String::as_str).collect();
-        progress.say(format!("fetching {kernel}"));
+        progress.log(format!("fetching {kernel}"));
         apt.unpack(&packages, &work.join("packages"), &work.join("root"), progress)?;
         fs::copy(vmlinuz(&work.join("root"))?, folder.join("vmlinuz"))?;
         fs::create_dir(folder.join("modules"))?;

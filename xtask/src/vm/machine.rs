@@ -11,7 +11,7 @@ use super::kernels::{Files, Kernel};
 use super::root::{DONE, STARTED};
 use super::tools::Tools;
 use crate::cache;
-use crate::progress::{Look, Progress, tail};
+use crate::progress::{Poll, Progress, tail};
 
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 const ARGUMENTS: [&str; 18] = [
@@ -47,7 +47,7 @@ pub(super) fn boot(
     tools: &Tools,
     progress: &Progress,
 ) -> Result<String> {
-    progress.say(format!("booting {kernel}"));
+    progress.log(format!("booting {kernel}"));
     let log = cache::root()?.join(format!("vm-linux-{}.log", kernel.series()));
     let console = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     let mut machine = qemu(tools)
@@ -62,7 +62,7 @@ pub(super) fn boot(
         .context("cannot start QEMU")?;
     let ended = progress.wait(&format!("{kernel} to run its tests"), LIMIT, || {
         let last = tail(&log).lines().last().unwrap_or_default().trim().to_owned();
-        Ok(machine.try_wait()?.map_or(Look::NotYet(last), Look::Done))
+        Ok(machine.try_wait()?.map_or(Poll::Pending(last), Poll::Ready))
     });
     if ended.is_err() {
         machine.kill()?;
