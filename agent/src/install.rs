@@ -1,4 +1,4 @@
-//! What the node needs besides the agent: the plugin under its two names, and the runtime's network configuration.
+//! The files on the node besides the agent: the plugin under its two names, and the runtime's network configuration.
 
 use std::{
     fs, io,
@@ -11,7 +11,7 @@ use serde_json::json;
 /// The names that the plugin is called by: main plugin and IPAM delegate.
 const PLUGIN_NAMES: [&str; 2] = ["holdfast", "spiderpool"];
 
-/// What could not be put in its place.
+/// A file that could not be put in its place.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot install {path}: {source}")]
 pub struct InstallError {

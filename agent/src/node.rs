@@ -9,8 +9,8 @@
 //!
 //! The driver owns what the node decides: the binding machine, the attachments by link, the sandboxes. Verbs and
 //! reconciler work through it. A pod's lock is held by each verb from its first read to its last write, and by whatever
-//! acts on a live read of the pod's records; the machine's lock is held while its decision is written to the guard's map,
-//! and never across an await.
+//! acts on a live read of the pod's records; the machine's lock is held while its decision is written to the guard's
+//! map, and never across an await.
 //!
 //! As IPAM delegate the interface is another plugin's: the guard goes inside the pod's namespace ([`pod_netns`]).
 
@@ -57,15 +57,15 @@ pub use self::{
 pub struct Node {
     /// The CNI verbs.
     pub attachments: Attachments,
-    /// What takes the guard's events.
+    /// The driver, which takes the guard's events.
     pub driver: GuardDriver,
-    /// The periodic comparison.
+    /// The periodic reconciliation.
     pub reconciler: Reconciler,
 }
 
 impl Node {
-    /// Returns the node over `backends`. What the guard enforces already is taken over. `mode` is what happens to foreign
-    /// addresses, unless a pod says otherwise.
+    /// Returns the node over `backends`. What the guard enforces already is taken over. `mode` is the mode of pods
+    /// without an annotation.
     pub fn new(
         backends: Backends,
         mode: GuardMode,
@@ -76,7 +76,7 @@ impl Node {
         Ok(Self { attachments: Attachments::new(driver.clone()), reconciler: Reconciler::new(driver.clone()), driver })
     }
 
-    /// Waits for what goes on after replies.
+    /// Waits for the work that goes on after replies.
     pub async fn drain(&self) {
         self.driver.background.drain().await;
     }

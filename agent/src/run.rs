@@ -1,8 +1,8 @@
 //! Wiring: what each role starts.
 //!
 //! A task that ends early ends the process with its error: a half-dead agent would answer some questions and silently
-//! not others. The first SIGTERM or SIGINT drains: what serves is told to stop and waited for, all of it; only then do the
-//! watches end. The second aborts. Pinned programs and links stay in the kernel either way.
+//! not others. The first SIGTERM or SIGINT drains: what serves is told to stop and waited for, all of it; only then do
+//! the watches end. The second aborts. Pinned programs and links stay in the kernel either way.
 
 mod clients;
 mod managed_pools;

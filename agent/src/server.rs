@@ -123,7 +123,7 @@ fn reply<T: Serialize>(outcome: Result<T, CniError>) -> Response {
     }
 }
 
-/// The status says only whose turn it is; the plugin goes by the body.
+/// The status only tells errors of the client from those that a retry may solve; the plugin goes by the body.
 fn refuse(error: &CniError) -> Response {
     let status = if error.is_retry() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
     (status, Json(error)).into_response()

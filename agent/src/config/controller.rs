@@ -1,4 +1,5 @@
-//! The controller's arguments, under the names and with the defaults of Spiderpool's garbage collection where there are any.
+//! The controller's arguments, under the names and with the defaults of Spiderpool's garbage collection where there are
+//! any.
 
 use std::{
     net::SocketAddr,
@@ -12,7 +13,7 @@ use holdfast_core::{
     election::LeaseTimings,
 };
 
-use super::{CommonArgs, Conf};
+use super::{common::CommonArgs, conf::Conf};
 
 /// The controller's arguments.
 #[derive(Debug, Args)]
@@ -21,13 +22,13 @@ pub struct ControllerArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub common: CommonArgs,
-    /// Whether anything is collected at all.
+    /// Collect addresses at all.
     #[arg(long, env = "SPIDERPOOL_GC_IP_ENABLED", default_value_t = true, action = ArgAction::Set)]
     pub collect: bool,
-    /// Whether pods that terminate past their grace period lose their addresses.
+    /// Take the addresses of pods that terminate past their grace period.
     #[arg(long, env = "SPIDERPOOL_GC_TERMINATING_POD_IP_ENABLED", default_value_t = true, action = ArgAction::Set)]
     pub terminating: bool,
-    /// Whether those of no StatefulSet do on a node that is ready.
+    /// Take them also of pods of no StatefulSet on a node that is ready.
     #[arg(
         long,
         env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED",
@@ -35,7 +36,7 @@ pub struct ControllerArgs {
         action = ArgAction::Set
     )]
     pub stateless_on_ready_node: bool,
-    /// Whether those of no StatefulSet do on a node that is not ready.
+    /// Take them also of pods of no StatefulSet on a node that is not ready.
     #[arg(
         long,
         env = "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED",
@@ -58,7 +59,7 @@ pub struct ControllerArgs {
     /// Seconds that it may where there is none.
     #[arg(long, env = "HOLDFAST_ORPHANED_REST_SECONDS", default_value_t = 5)]
     pub orphaned_rest_seconds: u64,
-    /// Where the health endpoints listen.
+    /// The address of the health endpoints.
     #[arg(long, env = "HOLDFAST_HEALTH", default_value = "127.0.0.1:5720")]
     pub health: SocketAddr,
     /// This replica's name.
@@ -85,7 +86,7 @@ impl ControllerArgs {
         Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
     }
 
-    /// What the controller works by.
+    /// Returns the controller's settings.
     pub fn settings(&self, conf: &Conf) -> anyhow::Result<Settings> {
         let seconds = Duration::from_secs;
         let lease_timings = LeaseTimings {
@@ -117,8 +118,8 @@ impl ControllerArgs {
         })
     }
 
-    /// A container that starts again in the same pod is another candidate: what the one before was doing may still be on
-    /// its way.
+    /// A container that starts again in the same pod is another candidate: what the one before was doing may still be
+    /// on its way.
     fn identity(&self) -> String {
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         format!("{}_{}_{:x}", self.pod_name, std::process::id(), started.as_nanos())
@@ -133,7 +134,7 @@ mod tests {
         ControllerArgs::parse(arguments).unwrap().settings(&Conf::default())
     }
 
-    /// What a Spiderpool installation's manifests say means the same here.
+    /// The environment of a Spiderpool installation's manifests has the same meaning here.
     #[test]
     fn the_environment_has_spiderpools_names() {
         let command = ControllerArgs::augment_args(Command::new("controller"));

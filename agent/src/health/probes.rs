@@ -1,4 +1,4 @@
-//! What each role's probes look at.
+//! The checks of each role's probes.
 
 use std::{
     io::{self, ErrorKind},
@@ -14,7 +14,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{Check, Probes, check};
+use super::check::{Check, Probes, check};
 
 /// An agent: whether a pod that comes now would get its address and its guard.
 pub fn agent(pools: &Arc<PoolCache>, datapath: &Datapath, socket: &Path) -> Probes {
@@ -39,8 +39,8 @@ pub fn agent(pools: &Arc<PoolCache>, datapath: &Datapath, socket: &Path) -> Prob
     }
 }
 
-/// Whether requests at a socket are answered. The kernel takes connections even where nobody does any more, so one is sent
-/// that costs nothing: for a path that does not exist. Any answer will do.
+/// Sends a request to a socket and waits for any answer. The kernel takes connections even if the server hangs, so a
+/// connection alone proves nothing. The request is for a path that does not exist: it costs nothing.
 async fn answers(socket: &Path) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").await?;
@@ -71,12 +71,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_answers_only_if_somebody_takes_its_requests() {
+    async fn a_socket_answers_only_if_a_server_takes_its_requests() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
         assert!(answers(&path).await.is_err());
         let listener = UnixListener::bind(&path).unwrap();
-        // Connections are taken by the kernel, and requests by nobody.
+        // The kernel takes the connection, and no server the request.
         assert!(timeout(Duration::from_millis(100), answers(&path)).await.is_err());
         let serving = tokio::spawn(async move { axum::serve(listener, Router::new()).await });
         timeout(Duration::from_secs(20), answers(&path)).await.unwrap().unwrap();

@@ -1,8 +1,8 @@
-//! What the binding machine's actions lead to, other than writes to the guard's map, which [`GuardDriver::step`] does.
+//! The binding machine's actions, other than writes to the guard's map, which [`GuardDriver::step`] does.
 //!
 //! | action | carried out by |
 //! |---|---|
-//! | `Verify` | live reads of pod and endpoint and a look at the sandbox, with the pod locked; they go back as `Observed` |
+//! | `Verify` | live reads of pod, endpoint and sandbox, with the pod locked; they go back as `Observed` |
 //! | `Rebind` | the endpoint names the link's container from now on; the guard gets its addresses |
 //! | `Collect` | the endpoint names no holder any more; nothing leads to the link |
 //! | `Withdraw` | nothing leads to the link |
@@ -21,7 +21,7 @@ use holdfast_ipam::{HolderLocation, PodRecord, SANDBOX_DIED};
 use super::{attachment::Attachment, driver::GuardDriver, error::NodeError, sandbox::SandboxState};
 
 impl GuardDriver {
-    /// Carries out actions, and all that comes of them. `seen` is the guard's event that they come from.
+    /// Carries out actions, and those that follow from them. `seen` is the guard's event that they come from.
     pub(super) async fn carry_out(&self, mut actions: Vec<Action>, seen: Option<&GuardEvent>) {
         while let Some(action) = actions.pop() {
             match self.perform(action, seen).await {
@@ -47,13 +47,13 @@ impl GuardDriver {
         Ok(Vec::new())
     }
 
-    /// Reads a link's records, and does what they ask for.
+    /// Verifies a link, and carries out the actions that follow.
     pub(super) async fn verify_link(&self, link: IfIndex) {
         self.carry_out(vec![Action::Verify { link }], None).await;
     }
 
-    /// Gives the machine what live reads say of a link. The pod is locked: no ADD comes between the reading and the step.
-    /// Where it cannot be told whose the link is, nothing is concluded.
+    /// Reads a link's records live and gives them to the machine. The pod is locked: no ADD comes between the reads and
+    /// the step. A link whose attachment is not known is left alone.
     async fn verify(&self, link: IfIndex) -> Result<Vec<Action>, NodeError> {
         let Some(attachment) = self.attachment(link).await? else { return Ok(Vec::new()) };
         let _lock = self.locks.lock(&attachment.pod).await;
@@ -67,7 +67,7 @@ impl GuardDriver {
         Ok(actions)
     }
 
-    /// Reads what the records and the sandbox say of an attachment, and the UID of its pod. The caller has locked the pod,
+    /// Returns the records and the sandbox of an attachment, and the UID of its pod. The caller has locked the pod,
     /// so that no ADD is half done: a holder that the record names has its link.
     async fn observe(&self, attachment: &Attachment) -> Result<(Observation, Option<String>), NodeError> {
         let Attachment { pod, container, interface } = attachment;

@@ -1,4 +1,5 @@
-//! ADD: records, interface and guard, in an order that keeps an older sandbox of the pod reachable until the new one is.
+//! ADD: records, interface and guard, in an order that keeps an older sandbox of the pod reachable until the new one
+//! is.
 //!
 //! ```text
 //! Plugin::Holdfast    ┌ records: bind ┐─▶ guard: attach ─▶ addresses ─▶ guard: bind ─▶ advertise ─▶ uplink ─▶ reply
@@ -29,7 +30,7 @@ use super::{
     pod_netns::PodInterface,
 };
 
-/// How long undoing a failed ADD may take, beyond the deadline that it may have failed for.
+/// The time that undoing a failed ADD may take, beyond the deadline that it may have failed for.
 const UNDO: Duration = Duration::from_secs(5);
 
 impl Attachments {
@@ -80,8 +81,8 @@ impl Attachments {
         Ok(add_result(&allocation, &interfaces(&link, configured.mtu, request)))
     }
 
-    /// Guards a new link and leads the addresses to it. The guard is there before the link comes up, and the binding right
-    /// before the address is taken from an older sandbox: in between, packets to it would reach neither.
+    /// Guards a new link and leads the addresses to it. The guard is there before the link comes up, and the binding
+    /// right before the address is taken from an older sandbox: in between, packets to it would reach neither.
     async fn connect(
         &self,
         link: &PodLink,
@@ -99,8 +100,8 @@ impl Attachments {
         Ok(configured)
     }
 
-    /// As IPAM delegate: the interface is another plugin's. Once the records name the container, the deadline cuts nothing
-    /// off any more: putting the guard on takes milliseconds, and an undo would not know how far it had come.
+    /// As IPAM delegate: the interface is another plugin's. Once the records name the container, the deadline cuts
+    /// nothing off any more: putting the guard on takes milliseconds, and an undo would not know how far it had come.
     async fn add_addresses(&self, request: &CniRequest, deadline: Instant) -> Result<AddResult, NodeError> {
         let bind = request.bind_request();
         let bound = timeout_at(deadline, self.backends.records.bind(&bind)).await;
@@ -120,7 +121,7 @@ impl Attachments {
         Ok(add_result(&allocation, &[]))
     }
 
-    /// Returns what happens to foreign addresses: what the pod asks for, or else the node's.
+    /// Returns the guard mode that the pod asks for, or else the node's.
     fn mode_of(&self, allocation: &IpAllocation) -> GuardMode {
         allocation.mode.unwrap_or(self.driver.mode)
     }
@@ -134,7 +135,7 @@ impl Attachments {
         self.driver.background.spawn(async move { records.release_addresses(&pod, &displaced).await });
     }
 
-    /// Takes away what a failed ADD left, in reverse.
+    /// Undoes a failed ADD, in reverse.
     async fn undo(&self, request: &CniRequest, plugin: Plugin, why: &NodeError) {
         let CniRequest { pod, container, interface, .. } = request;
         let removed = match plugin {

@@ -1,4 +1,4 @@
-//! What an ADD gave, in the words of the CNI specification, and what it asks of the network.
+//! The result of an ADD for the runtime, and its addresses for the network.
 
 use std::net::IpAddr;
 

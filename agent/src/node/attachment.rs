@@ -22,8 +22,8 @@ impl Attachment {
     }
 }
 
-/// The attachments by link, as far as they are known. Links on the node say in their alias whose they are, too, at the cost
-/// of a list; links inside of pods do not.
+/// The attachments by link, as far as they are known. Links on the node say in their alias whose they are, too, at the
+/// cost of a list; links inside of pods do not.
 #[derive(Debug, Default)]
 pub(super) struct AttachmentRegistry(Mutex<HashMap<IfIndex, Attachment>>);
 

@@ -1,4 +1,4 @@
-//! What the CNI verbs work with. Each verb is in a file of its own: [`add`](super::add), [`del`](super::del),
+//! The CNI verbs. Each is in a file of its own: [`add`](super::add), [`del`](super::del),
 //! [`check`](super::check), [`status`](super::status), [`gc`](super::gc).
 
 use super::{backend::Backends, driver::GuardDriver};

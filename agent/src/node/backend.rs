@@ -1,5 +1,5 @@
-//! The traits between the node's parts and what they work with: the node's links, the guard, the records, its processes
-//! and its network namespaces. Nothing else in [`node`](crate::node) touches the kernel or the API server, so that a test
+//! The traits between the node's parts and their backends: the node's links, the guard, the records, its processes and
+//! its network namespaces. Nothing else in [`node`](crate::node) touches the kernel or the API server, so that a test
 //! can put fakes in the place of all of them.
 //!
 //! ```text
@@ -10,8 +10,8 @@
 //! Namespaces  interfaces inside of pods      ─▶ network namespaces
 //! ```
 //!
-//! What blocks for longer than a few system calls is `async` here, and runs on a blocking thread in the implementations
-//! for the kernel.
+//! A method that blocks for longer than a few system calls is `async`, and runs on a blocking thread in the
+//! implementation for the kernel.
 
 mod guard;
 mod links;
@@ -40,7 +40,7 @@ pub struct Backends {
     pub links: Arc<dyn Links>,
     /// The guard.
     pub guard: Arc<dyn Guard>,
-    /// Who holds which address.
+    /// The records of the addresses' holders.
     pub records: Arc<dyn Records>,
     /// The node's processes.
     pub processes: Arc<dyn Processes>,

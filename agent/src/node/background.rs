@@ -1,4 +1,4 @@
-//! What goes on after a reply.
+//! Work that goes on after a reply.
 
 use std::future::Future;
 

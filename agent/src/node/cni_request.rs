@@ -9,7 +9,7 @@ use holdfast_net::LinkSpec;
 
 use super::attachment::Attachment;
 
-/// What ADD, DEL and CHECK are about.
+/// The validated parameters of an ADD or a CHECK.
 #[derive(Debug, Clone)]
 pub(super) struct CniRequest {
     pub(super) container: ContainerId,
@@ -25,7 +25,7 @@ fn environment(msg: String) -> CniError {
 }
 
 impl CniRequest {
-    /// Everything that ADD and CHECK need has to be there.
+    /// Parses an ADD or a CHECK, which have to name everything.
     pub(super) fn for_add(invocation: &Invocation) -> Result<Self, CniError> {
         let ifname = invocation.ifname.as_deref().unwrap_or_default();
         let args = invocation.k8s_args()?;
@@ -43,7 +43,8 @@ impl CniRequest {
         })
     }
 
-    /// What a DEL names. None: too little to have anything to remove, which a DEL takes as done.
+    /// Returns the container, the interface and the pod of a DEL. None: the request names too little to have anything
+    /// to remove, which a DEL takes as done.
     pub(super) fn for_del(invocation: &Invocation) -> Option<(ContainerId, IfName, Option<PodName>)> {
         let container = invocation.container_id.parse().ok()?;
         let interface = invocation.ifname.as_deref()?.parse().ok()?;
@@ -56,7 +57,7 @@ impl CniRequest {
         self.netns.clone().ok_or_else(|| environment("CNI_NETNS is missing".to_owned()))
     }
 
-    /// The link that the container is to have.
+    /// Returns the link that the container is to have.
     pub(super) fn link(&self) -> Result<LinkSpec, CniError> {
         Ok(LinkSpec {
             container: self.container.clone(),
@@ -72,7 +73,7 @@ impl CniRequest {
         Attachment { pod: self.pod.clone(), container: self.container.clone(), interface: self.interface.clone() }
     }
 
-    /// Returns what the records are asked for.
+    /// Returns the request for addresses.
     pub(super) fn bind_request(&self) -> BindRequest<'_> {
         BindRequest {
             pod: self.pod.clone(),

@@ -8,8 +8,8 @@
 //!                                             └─▶ Kubernetes events
 //! ```
 //!
-//! What an action leads to is in [`actions`](super::actions), what the end of a process does in
-//! [`sandbox_exit`](super::sandbox_exit), what a pod's owner is told in [`violations`](super::violations).
+//! The other actions are carried out in [`actions`](super::actions), the exits of processes handled in
+//! [`sandbox_exit`](super::sandbox_exit), and violations reported in [`violations`](super::violations).
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -36,12 +36,12 @@ use super::{
 #[derive(Clone)]
 pub struct GuardDriver {
     pub(super) backends: Backends,
-    /// What happens to foreign addresses, unless a pod says otherwise.
+    /// The mode of pods without an annotation.
     pub(super) mode: GuardMode,
     pub(super) metrics: GuardMetrics,
     /// Taken by each verb, and by whatever reads a pod's records to act on them.
     pub(super) locks: Arc<PodLocks>,
-    /// What the guard's map of bindings should hold.
+    /// The machine, which decides what the guard's map of bindings holds.
     bindings: Arc<Mutex<Bindings>>,
     pub(super) attachments: Arc<AttachmentRegistry>,
     pub(super) sandboxes: Arc<Sandboxes>,
@@ -76,7 +76,7 @@ impl GuardDriver {
         Ok(driver)
     }
 
-    /// What the guard's map holds from an earlier agent.
+    /// Takes over the guard's map, which an earlier agent wrote.
     fn restore_bindings(&self) -> Result<(), DatapathError> {
         let mut bindings = self.bindings();
         for binding in self.backends.guard.bindings()? {
@@ -92,7 +92,7 @@ impl GuardDriver {
         self.bindings.lock()
     }
 
-    /// Takes an event, carries out at once what concerns the guard's map, and returns the other actions. The map is written
+    /// Takes an event, writes the guard's map at once, and returns the other actions. The map is written
     /// under the machine's lock: it never shows another order of events.
     pub(super) fn step(&self, event: Event) -> Result<Vec<Action>, NodeError> {
         let now = self.started.elapsed();
@@ -119,7 +119,7 @@ impl GuardDriver {
         })
     }
 
-    /// Writes again what a failed write to the guard's map left behind the machine's decisions.
+    /// Repairs the guard's map where a failed write left it behind the machine's decisions.
     pub(super) fn repair_map(&self) -> Result<(), NodeError> {
         let bindings = self.bindings();
         for holdfast_guard::Binding { entry, state } in self.backends.guard.bindings()? {
@@ -166,8 +166,8 @@ impl GuardDriver {
         Ok(self.backends.guard.attach_pod_link(link, name, link_info(owner, generation, mode))?)
     }
 
-    /// Silences an interface of a container that is being taken down. Returns its links, on which the guard stays until they
-    /// are gone. With a container's last interface its sandbox is forgotten.
+    /// Silences an interface of a container that is being taken down. Returns its links, on which the guard stays until
+    /// they are gone. With a container's last interface its sandbox is forgotten.
     pub(super) fn fence(&self, container: &ContainerId, interface: &IfName) -> Result<Vec<Link>, NodeError> {
         let links = self.guarded_links(container, interface)?.0;
         for link in &links {
@@ -181,7 +181,7 @@ impl GuardDriver {
         Ok(links)
     }
 
-    /// Takes everything of a link that is gone out of the machine and the guard.
+    /// Removes a link that is gone from the machine and the guard.
     pub(super) fn detach(&self, link: &Link) -> Result<(), NodeError> {
         self.backends.guard.detach_pod_link(link.link, &link.name)?;
         self.step(Event::Detached { link: link.link })?;
@@ -232,8 +232,8 @@ impl GuardDriver {
         Ok(attachment)
     }
 
-    /// Takes an event of the guard. What concerns the guard's map is done at once, in the order of the events; the future
-    /// is the rest, which asks the API server.
+    /// Takes an event of the guard. The guard's map is written at once, in the order of the events; the future is the
+    /// rest, which asks the API server.
     pub fn handle(&self, event: GuardEvent) -> impl Future<Output = ()> + Send + 'static {
         let violation = |violation| Some(Event::Violation { link: event.link, address: event.address, violation });
         let step = match event.kind {
@@ -241,7 +241,7 @@ impl GuardDriver {
             EventKind::Foreign => violation(Violation::Foreign),
             EventKind::Mac => violation(Violation::Mac),
             EventKind::Conflict => Some(Event::Conflict { address: event.address }),
-            // Whether the sandbox has another process is found out before anything is fenced.
+            // Nothing is fenced before it is known that no other process holds the sandbox.
             EventKind::SandboxExit => None,
         };
         let (driver, first) = (self.clone(), step.map(|step| self.step_or_log(step)));

@@ -21,7 +21,7 @@ pub async fn watch_endpoints(client: Client, node: String, reconciler: Reconcile
         match event {
             Ok(watcher::Event::Delete(endpoint)) => reconciler.endpoint_left(&endpoint).await,
             Ok(watcher::Event::Apply(endpoint)) => reconciler.endpoint_written(endpoint),
-            // What left while the watch was cut off shows nowhere but in the new list.
+            // An endpoint that left while the watch was cut off is only missing in the new list.
             Ok(watcher::Event::InitDone) => reconciler.request(),
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
             Err(error) => tracing::warn!(%error, "the watch of this node's endpoints was cut off and starts again"),

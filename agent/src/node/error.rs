@@ -1,4 +1,4 @@
-//! What can go wrong in a verb, and what the runtime is told.
+//! The errors of the node's parts, and their CNI error codes.
 
 use holdfast_cni::{CniError, code};
 use holdfast_core::id::PodName;
@@ -6,28 +6,28 @@ use holdfast_guard::DatapathError;
 use holdfast_ipam::{ErrorClass, IpamError};
 use holdfast_net::NetError;
 
-/// Why a verb failed.
+/// The reason why a verb or a step of the driver failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// In the records.
+    /// The records.
     #[error(transparent)]
     Ipam(#[from] IpamError),
-    /// In the node's network.
+    /// The node's network.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// In the guard.
+    /// The guard.
     #[error("the guard: {0}")]
     Datapath(#[from] DatapathError),
-    /// In the request itself.
+    /// The request itself.
     #[error("{}", .0.msg)]
     Request(#[from] CniError),
-    /// It took too long.
+    /// The deadline.
     #[error("it took longer than the agent's deadline")]
     Deadline,
 }
 
 impl NodeError {
-    /// The CNI error: the code tells the runtime what to do, the sentence ends up in the pod's events.
+    /// Returns the CNI error: the code tells the runtime what to do, the sentence ends up in the pod's events.
     pub(super) fn for_runtime(&self, pod: &PodName) -> CniError {
         let code = match self {
             Self::Request(error) => return error.clone(),

@@ -1,7 +1,7 @@
 //! Fakes of the backends: a node in memory, for tests and simulations of the verbs, the driver and the reconciler.
 //!
-//! All fakes of a [`FakeNode`] write what changes something into one [`Journal`], in order, and each of these calls can be
-//! made to fail or to hang once. Reads are not in the journal, but for those that a test wants to fail.
+//! All fakes of a [`FakeNode`] write the calls that change something into one [`Journal`], in order, and each of these
+//! calls can be made to fail or to hang once. Reads are not in the journal, but for those that a test wants to fail.
 
 mod guard;
 mod journal;
@@ -15,17 +15,18 @@ use std::sync::Arc;
 use super::backend::Backends;
 
 pub use self::{
-    guard::FakeGuard, journal::Journal, links::FakeLinks, namespaces::FakeNamespaces, processes::FakeProcesses,
-    records::FakeRecords,
+    guard::FakeGuard,
+    journal::Journal,
+    links::FakeLinks,
+    namespaces::FakeNamespaces,
+    processes::FakeProcesses,
+    records::{FakeRecords, NODE_NAME},
 };
-
-/// The name of the node that the records are about.
-pub const NODE_NAME: &str = "node1";
 
 /// One fake of each backend. Clones share them.
 #[derive(Clone)]
 pub struct FakeNode {
-    /// What was done, in order, and what is to fail.
+    /// The calls so far, in order, and the ones that are to fail.
     pub journal: Journal,
     /// The node's links.
     pub links: Arc<FakeLinks>,
@@ -53,7 +54,7 @@ impl FakeNode {
         }
     }
 
-    /// Returns the fakes as what the node works with.
+    /// Returns the fakes as a node's backends.
     pub fn backends(&self) -> Backends {
         Backends {
             links: Arc::<FakeLinks>::clone(&self.links),

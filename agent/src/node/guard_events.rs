@@ -13,9 +13,9 @@ use super::{
     reconcile::Reconciler,
 };
 
-/// Events of one link that are worked on at the same time. One that needs the API server keeps no others waiting; a flood
-/// on one link fills no memory, and keeps no other link's events away. Those beyond are passed over: the packets are
-/// dropped by the kernel either way, and what they would have led to, the next event or reconciliation does.
+/// Events of one link that are worked on at the same time. One that needs the API server keeps no others waiting; a
+/// flood on one link fills no memory, and keeps no other link's events away. Those beyond are passed over: the packets
+/// are dropped by the kernel either way, and what they would have led to, the next event or reconciliation does.
 const EVENTS_PER_LINK: usize = 4;
 /// Between two looks at the number of events that the kernel had no room for.
 const LOST_EVENTS_INTERVAL: Duration = Duration::from_millis(500);

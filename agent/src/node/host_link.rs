@@ -6,8 +6,8 @@ use holdfast_guard::Link;
 use super::{driver::GuardDriver, error::NodeError};
 
 impl GuardDriver {
-    /// Removes a link of ours. It is silent from the first moment on, and the guard goes only after it, in the background:
-    /// the kernel takes some 20 ms to remove an interface, in which a container that still runs can send.
+    /// Removes a link of ours. It is silent from the first moment on, and the guard goes only after it, in the
+    /// background: the kernel takes some 20 ms to remove an interface, in which a container that still runs can send.
     pub(super) async fn remove_link(&self, container: &ContainerId, interface: &IfName) -> Result<(), NodeError> {
         let name = container.host_link(interface);
         let fenced = self.fence(container, interface);

@@ -1,8 +1,8 @@
 //! The guard for interfaces that another plugin makes, where holdfast is its IPAM delegate: inside the pod's network
 //! namespace, as soon as the interface is there.
 //!
-//! Some plugins make the interface before they ask for addresses, others after. Either way it is the one of that name in
-//! that namespace.
+//! Some plugins make the interface before they ask for addresses, others after. Either way it is the one of that name
+//! in that namespace.
 
 use std::{
     net::IpAddr,
@@ -25,16 +25,16 @@ use super::{
     error::NodeError,
 };
 
-/// How long the interface is waited for. A plugin makes it within moments or not at all.
+/// The time for which the interface is waited for. A plugin makes it within moments or not at all.
 const CREATION: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long another plugin may take from our DEL, which comes first, to the end of its interface.
+/// The time that another plugin has from our DEL, which comes first, to the removal of its interface.
 const REMOVAL: Duration = Duration::from_secs(10);
 const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
-/// An interface that another plugin makes, and what the guard is to enforce on it.
+/// An interface that another plugin makes, and the bindings that the guard is to enforce on it.
 #[derive(Debug, Clone)]
 pub(super) struct PodInterface {
     pub(super) attachment: Attachment,
@@ -45,8 +45,8 @@ pub(super) struct PodInterface {
 }
 
 impl GuardDriver {
-    /// Puts the guard on an interface, at once where it is there already, and else in the background. `net` is what leads
-    /// to its uplink. The caller has locked the pod.
+    /// Puts the guard on an interface, at once where it is there already, and else in the background. `net` is what
+    /// leads to its uplink. The caller has locked the pod.
     pub(super) async fn attach_pod_interface(&self, wanted: PodInterface, net: Option<PodNet>) {
         let driver = self.clone();
         let attached = self.try_attach(&wanted).await;
@@ -109,8 +109,8 @@ impl GuardDriver {
         Ok(true)
     }
 
-    /// Has the guard listen for others on the LAN who claim these addresses, and judge what gets past it inside the pods.
-    /// Interfaces of other plugins may lead to no LAN at all, so not finding one is no error.
+    /// Has the guard listen for others on the LAN who claim these addresses, and judge what gets past it inside the
+    /// pods. Interfaces of other plugins may lead to no LAN at all, so not finding one is no error.
     async fn watch_uplink(&self, net: &PodNet) {
         let guard = &self.backends.guard;
         let watched = match self.backends.links.uplink(net).await {

@@ -1,10 +1,10 @@
-//! The reconciler keeps kernel and records in step: on start, and again now and then. Whatever a crash, a lost event or a
-//! change by hand left different is repaired here.
+//! The reconciler keeps kernel and records in step: on start, and again now and then. Whatever a crash, a lost event or
+//! a change by hand left different is repaired here.
 //!
 //! ```text
 //! machine ↔ maps      what the kernel enforces is what was decided
 //! maps ↔ links        a guarded link that is gone is detached; a link of ours without a guard gets one
-//! links ↔ endpoints   a container that its endpoint names has its addresses; any other is verified, and fenced or rebound
+//! links ↔ endpoints   a container that its endpoint names has its addresses; any other is fenced or rebound
 //! links ↔ sandboxes   a live sandbox is watched; one that died unseen is handled as if its end had been reported
 //! links ↔ pods        the mode is the one that the pod's annotation or the configuration asks for now
 //! ```
@@ -21,12 +21,12 @@ use super::{backend::Backends, driver::GuardDriver, error::NodeError, snapshot::
 
 /// Between two full reconciliations.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// How long an ADD may take from its record to its binding before the two are compared.
+/// The time that an ADD has from its record to its binding before the two are compared.
 const ADD_GRACE: Duration = Duration::from_millis(500);
 /// After a reconciliation that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The periodic comparison. Clones are the same one.
+/// The periodic reconciliation. Clones share it.
 #[derive(Clone)]
 pub struct Reconciler {
     pub(super) backends: Backends,
@@ -63,8 +63,8 @@ impl Reconciler {
         self.requested.notify_one();
     }
 
-    /// An endpoint of this node was written. Where it names a container that the guard does not know once an ADD had time
-    /// to end, the record and the node disagree.
+    /// Handles the write of an endpoint of this node. A reconciliation follows if it names a container that the guard
+    /// does not know once an ADD had time to end.
     pub fn endpoint_written(&self, endpoint: SpiderEndpoint) {
         let holder = endpoint.status.as_ref().and_then(|status| status.current.container_id.clone());
         let Some(container) = holder.filter(|container| !self.driver.is_guarded(container)) else { return };
@@ -77,7 +77,8 @@ impl Reconciler {
         });
     }
 
-    /// An endpoint is no longer bound on this node. If anything of it is left here, a reconciliation looks at it.
+    /// Handles an endpoint that is no longer bound on this node. A reconciliation follows if anything of it is left
+    /// here.
     pub async fn endpoint_left(&self, endpoint: &SpiderEndpoint) {
         let holder = endpoint.status.as_ref().and_then(|status| status.current.container_id.clone());
         let pod = endpoint.pod();

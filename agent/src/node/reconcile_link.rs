@@ -50,8 +50,8 @@ impl Reconciler {
         asked.unwrap_or(self.driver.mode)
     }
 
-    /// Binds what the link carries. The snapshot may be old by now: the endpoint is read again with the pod locked, so that
-    /// no ADD comes in between.
+    /// Binds what the link carries. The snapshot may be old by now: the endpoint is read again with the pod locked, so
+    /// that no ADD comes in between.
     async fn adopt(&self, link: &HostLink, mode: GuardMode) -> Result<(), NodeError> {
         let Some(pod) = &link.pod else { return Ok(()) };
         let _lock = self.driver.locks.lock(pod).await;
@@ -69,8 +69,8 @@ impl Reconciler {
         self.driver.bind_link(link.index, owner, generation, listed)
     }
 
-    /// No endpoint names this link's container: a crash left it, or its address moved on. The records decide. A link whose
-    /// sandbox is dead as well is removed.
+    /// No endpoint names this link's container: a crash left it, or its address moved on. The records decide. A link
+    /// whose sandbox is dead as well is removed.
     async fn reconcile_unrecorded(&self, link: &HostLink, mode: GuardMode) -> Result<(), NodeError> {
         let Some(pod) = &link.pod else { return Ok(()) };
         if self.driver.sandboxes.state(&link.container).await == SandboxState::Dead {

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::backend::Processes;
 
-/// Whether a sandbox lives.
+/// The state of a sandbox, as far as its process tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SandboxState {
     /// Its process runs.
@@ -69,7 +69,8 @@ impl Sandboxes {
         self.processes.find(container, ended).await
     }
 
-    /// Returns whether a sandbox lives, as far as can be told. One whose process has ended and that has no other is dead.
+    /// Returns whether a sandbox lives, as far as can be told. One whose process has ended and that has no other is
+    /// dead.
     pub(super) async fn state(&self, container: &ContainerId) -> SandboxState {
         let known = self.known.lock().get(&container.tag()).cloned();
         if let Some(Sandbox { pid, ended, .. }) = known

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::{driver::GuardDriver, sandbox::SandboxState};
 
-/// How long the search for a new sandbox's process goes on: the runtime starts it some time after the ADD.
+/// The time for which a new sandbox's process is looked for: the runtime starts it some time after the ADD.
 const SEARCH: Duration = Duration::from_secs(30);
 /// The search looks often at first, then less and less.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -74,7 +74,7 @@ impl GuardDriver {
         }
     }
 
-    /// Where the kernel has no tracepoint for it, the process's own descriptor says when it ends.
+    /// Waits for a process's exit by its descriptor, since the kernel has no tracepoint for it.
     fn await_exit(&self, pid: u32, tag: u64) {
         let driver = self.clone();
         self.background.spawn(async move {
@@ -88,7 +88,7 @@ impl GuardDriver {
         });
     }
 
-    /// The guard saw a watched process end.
+    /// Handles the exit of a watched process, which the guard reported.
     pub(super) async fn process_ended(&self, event: &GuardEvent) {
         let (tag, pid) = (event.container_tag, event.process);
         let exit = self.fence_exited(tag, pid).await;
@@ -96,7 +96,7 @@ impl GuardDriver {
         self.after_exit(tag, pid, exit).await;
     }
 
-    /// A sandbox's process has ended, whoever noticed.
+    /// Handles the exit of a sandbox's process, which the reconciler or a descriptor reported.
     pub(super) async fn sandbox_exited(&self, tag: u64, pid: u32) {
         let exit = self.fence_exited(tag, pid).await;
         self.after_exit(tag, pid, exit).await;
@@ -146,7 +146,7 @@ impl GuardDriver {
     }
 }
 
-/// What the end of a process means for its sandbox.
+/// The meaning of a process's exit for its sandbox.
 enum SandboxExit {
     /// The sandbox has another process.
     Replaced(ContainerId),

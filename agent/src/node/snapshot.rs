@@ -1,4 +1,4 @@
-//! What the API server and the guard say of this node, for one reconciliation.
+//! The state of this node at the API server and in the guard, for one reconciliation.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,19 +19,19 @@ use kube::ResourceExt;
 
 use super::attachment::Attachment;
 
-/// The lists that a reconciliation starts from. They may be old by the time that a link's turn comes: what is done about a
-/// link rests on live reads.
+/// The lists that a reconciliation starts from. They may be old by the time that a link is compared with them: changes
+/// to a link rest on live reads.
 pub(super) struct Snapshot {
-    /// What endpoints say of the containers that they name.
+    /// The records of the containers that endpoints name.
     pub(super) holders: HashMap<ContainerId, HolderRecord>,
     /// The pods, by UID.
     pub(super) pods: HashMap<String, PodName>,
     modes: HashMap<PodName, GuardMode>,
-    /// What the guard has on each link as current.
+    /// The links' current bindings in the guard.
     current: HashSet<(IfIndex, IpAddr, Generation)>,
 }
 
-/// What an endpoint says of the container that it names.
+/// The record of the container that an endpoint names.
 pub(super) struct HolderRecord {
     pub(super) pod: PodName,
     pub(super) generation: Generation,
@@ -71,7 +71,7 @@ impl Snapshot {
 }
 
 impl HolderRecord {
-    /// Returns what the record says of an attachment's interface.
+    /// Returns the record's entry for an attachment's interface.
     pub(super) fn interface(&self, attachment: &Attachment) -> Option<&EndpointIp> {
         self.ips.iter().find(|ip| ip.interface == attachment.interface.as_str())
     }

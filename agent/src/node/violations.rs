@@ -1,4 +1,4 @@
-//! What a pod's owner is told of the guard: Kubernetes events on the pod and its StatefulSet, limited in rate.
+//! Reports of violations: Kubernetes events on the pod and its StatefulSet, limited in rate.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{attachment::Attachment, driver::GuardDriver};
 
 impl GuardDriver {
-    /// Reports what the guard saw, in the log and as an event of the pod that caused it, or that holds the address.
+    /// Reports a violation in the log and as an event of the pod that caused it, or that holds the address.
     pub(super) async fn report_violation(
         &self,
         link: Option<IfIndex>,
@@ -59,7 +59,7 @@ fn note(
     let used = format!("{} (MAC {})", container(blamed), seen.mac);
     let held = match seen.holder {
         Some(there) => format!("its holder is container {} (MAC {})", container(holder), there.mac),
-        None => "nobody on this node holds it".to_owned(),
+        None => "no container on this node holds it".to_owned(),
     };
     let fate = if seen.dropped { "dropped" } else { "seen, not dropped" };
     match report {

@@ -7,15 +7,15 @@ use holdfast_api::store::Store;
 use kube::{Client, Config, client::ClientBuilder};
 use tower::timeout::TimeoutLayer;
 
-/// How long the API server may take to take a connection.
+/// The time that the API server has to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long it may take to answer a read or a write. Lists of large pools take seconds.
+/// The time that it has to answer a read or a write. Lists of large pools take seconds.
 const ANSWER: Duration = Duration::from_secs(15);
-/// How long it may be silent in the middle of an answer.
+/// The time that it may be silent in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// A store whose reads and writes end in time, whatever becomes of the API server, and a client for watches, which are
-/// silent for as long as nothing happens.
+/// Returns a store whose reads and writes end in time, and a client for watches, which may be silent for as long as
+/// nothing happens.
 pub(super) async fn clients() -> anyhow::Result<(Store, Client)> {
     let hint = "cannot find the API server: run in a pod with a service account, or set KUBECONFIG";
     let mut config = Config::infer().await.context(hint)?;
@@ -25,7 +25,7 @@ pub(super) async fn clients() -> anyhow::Result<(Store, Client)> {
     Ok((Store::new(timely(config, ANSWER).context(wrong)?), watches))
 }
 
-/// A client whose requests are answered within `answer`, or fail.
+/// Returns a client whose requests are answered within `answer`, or fail.
 fn timely(mut config: Config, answer: Duration) -> kube::Result<Client> {
     config.read_timeout = Some(SILENCE);
     // Else the time that a connection had nothing to do would count.
@@ -39,7 +39,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_hangs_fails() {
-        // The kernel takes the connection, and nobody the request.
+        // The kernel takes the connection, and no server the request.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let store = Store::new(timely(Config::new(url), Duration::from_millis(100)).unwrap());

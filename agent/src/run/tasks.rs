@@ -12,23 +12,23 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long everything that serves may take to end. A kubelet kills what is left half a minute after its SIGTERM.
+/// The time that everything that serves has to end. A kubelet kills the process half a minute after its SIGTERM.
 const DRAIN: Duration = Duration::from_secs(25);
 
-/// How a task ends.
+/// The outcome of a task.
 pub(super) type Outcome = anyhow::Result<()>;
 
-/// What a process does at the same time.
+/// The tasks of a process.
 #[derive(Default)]
 pub(super) struct Tasks {
-    /// What ends by itself once it is told to stop, and has something to bring to its end before.
+    /// Tasks that end by themselves once they are told to stop, and have requests to answer before.
     pub(super) serving: JoinSet<Outcome>,
-    /// Watches and the like. They know no end and leave nothing behind.
+    /// Watches and the like. They do not end by themselves and are aborted.
     pub(super) following: JoinSet<Outcome>,
 }
 
-/// Waits for a signal, or for a task that ends when it should not; then lets everything come to its end, and `last` after
-/// it.
+/// Waits for a signal, or for a task that ends when it should not; then lets everything come to its end, and `last`
+/// after it.
 pub(super) async fn until_stopped(
     mut tasks: Tasks,
     stop: &CancellationToken,
@@ -50,7 +50,7 @@ pub(super) async fn until_stopped(
 }
 
 impl Tasks {
-    /// Why a task ended that should not have. Waits for ever while none does.
+    /// Returns the error of the first task that ends. Waits for ever while none does.
     async fn early_end(&mut self) -> anyhow::Error {
         let ended = tokio::select! {
             Some(ended) = self.serving.join_next() => ended,

@@ -15,7 +15,7 @@ struct VerbLabel {
     verb: String,
 }
 
-/// How long the plugin's verbs take. Clones count together.
+/// The durations of the plugin's verbs. Clones count together.
 #[derive(Debug, Clone)]
 pub struct VerbMetrics(Family<VerbLabel, Histogram, fn() -> Histogram>);
 

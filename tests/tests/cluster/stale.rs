@@ -80,7 +80,7 @@ fn a_stale_macvlan_sandbox_is_fenced_and_reported() -> Result<()> {
         "Pod",
         "web-0",
         "SourceViolation",
-        &[&stolen, &new.container, "nobody on this node", "dropped"],
+        &[&stolen, &new.container, "no container on this node", "dropped"],
     )?;
     for address in holder.addresses() {
         ensure!(new.gets_through(address)?, "the sandbox is not heard any more from {address}");

@@ -13,15 +13,15 @@ use holdfast_net::{NetError, Netns};
 
 use crate::node::error::NodeError;
 
-/// What the guard enforces. The methods are those of [`Datapath`], which says more of each. Those that are not `async` are
-/// a few system calls on maps.
+/// The guard's programs and maps. The methods are those of [`Datapath`], which says more of each. Those that are not
+/// `async` are a few system calls on maps.
 #[async_trait]
 pub trait Guard: Send + Sync {
     /// Puts the programs on the host side of a pod's link, or updates what is known of it.
     fn attach_pod_link(&self, link: IfIndex, name: &IfName, info: LinkInfo) -> Result<(), DatapathError>;
 
-    /// Puts the programs on an interface inside a pod's network namespace. Returns the number that stands for the link in
-    /// bindings and events.
+    /// Puts the programs on an interface inside a pod's network namespace. Returns the number that stands for the link
+    /// in bindings and events.
     async fn attach_inside(&self, netns: &Path, interface: &IfName, info: LinkInfo) -> Result<IfIndex, NodeError>;
 
     /// Takes the programs and all bindings off a link. No error if there is nothing.
@@ -73,7 +73,8 @@ pub trait Guard: Send + Sync {
 /// The stream of the guard's events.
 #[async_trait]
 pub trait EventSource: Send {
-    /// Waits for the next event. [`DatapathError::Event`] is one that was skipped; after any other error no more will come.
+    /// Waits for the next event. [`DatapathError::Event`] is one that was skipped; after any other error no more will
+    /// come.
     async fn next(&mut self) -> Result<GuardEvent, DatapathError>;
 }
 

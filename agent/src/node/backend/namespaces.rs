@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use holdfast_core::{id::IfName, mac::Mac};
 use holdfast_net::{NetError, Netns};
 
-/// What other plugins made inside of pods. A namespace is named by a path such as `/run/netns/…` or `/proc/<pid>/ns/net`.
+/// Interfaces that other plugins made inside of pods. A namespace is named by a path such as `/run/netns/…` or
+/// `/proc/<pid>/ns/net`.
 #[async_trait]
 pub trait Namespaces: Send + Sync {
     /// Returns an interface's hardware address. None: it is not there (yet).

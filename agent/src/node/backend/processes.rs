@@ -70,8 +70,8 @@ impl Processes for ProcFs {
     }
 }
 
-/// Runs `work` on a blocking thread. A runtime that ends gives no thread any more, and this no answer: "not there" would
-/// be taken for a sandbox's death.
+/// Runs `work` on a blocking thread. A runtime that ends gives no thread any more, and this no answer: "not there"
+/// would be taken for a sandbox's death.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -108,15 +108,15 @@ fn belongs_to_pod(pid: u32, pod_uid: &str) -> bool {
     cgroup(pid).is_some_and(|path| path.contains(pod_uid) || path.contains(&pod_uid.replace('-', "_")))
 }
 
-/// Returns whether a process has ended and only waits for its parent, or is gone. proc(5): the state is behind the name in
-/// parentheses.
+/// Returns whether a process has ended and only waits for its parent, or is gone. proc(5): the state is behind the name
+/// in parentheses.
 fn is_zombie(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
 
-/// The last part of a cgroup's path is the container's, with the names of a runtime and a unit around it under systemd; the
-/// part before it is the pod's.
+/// The last part of a cgroup's path is the container's, with the names of a runtime and a unit around it under systemd;
+/// the part before it is the pod's.
 fn parse_identity(cgroups: &str) -> Option<(ContainerId, String)> {
     let mut paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| path.contains("pod"));
     let mut parts = paths.next()?.rsplit('/');

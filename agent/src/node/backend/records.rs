@@ -1,4 +1,4 @@
-//! Who holds which address.
+//! The records of the addresses' holders.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,8 @@ use holdfast_core::id::{ContainerId, Generation, IfName, PodName};
 use holdfast_ipam::{BindRequest, IpAllocation, Ipam, IpamError, PodRecord, UnbindOutcome, UnbindRequest};
 use k8s_openapi::api::core::v1::Pod;
 
-/// Endpoints and claims, and the pods that they are for. The methods are those of [`Ipam`], which says more of each. All
-/// reads are live, but for [`Self::pods_on_node`] and [`Self::endpoints_on_node`].
+/// Endpoints and claims, and the pods that they are for. The methods are those of [`Ipam`], which says more of each.
+/// All reads are live, but for [`Self::pods_on_node`] and [`Self::endpoints_on_node`].
 #[async_trait]
 pub trait Records: Send + Sync {
     /// Gives a container its addresses.

@@ -1,4 +1,4 @@
-//! What the fakes were asked to do.
+//! The calls that the fakes took.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Journal {
         self.0.lock().hanging = Some(call.to_owned());
     }
 
-    /// Returns what was done since the last time.
+    /// Returns the lines since the last time.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().lines)
     }

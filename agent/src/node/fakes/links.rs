@@ -39,8 +39,8 @@ impl FakeLinks {
         Self { journal, state: Mutex::default() }
     }
 
-    /// Makes a link that is there already, leading `addresses` to it, as an earlier agent would have left it. Returns its
-    /// index.
+    /// Makes a link that is there already, leading `addresses` to it, as an earlier agent would have left it. Returns
+    /// its index.
     pub fn put(&self, spec: &LinkSpec, addresses: &[IpAddr]) -> IfIndex {
         let mut state = self.state.lock();
         let index = IfIndex(FIRST_INDEX + state.made);

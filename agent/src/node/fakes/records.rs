@@ -20,11 +20,11 @@ use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectM
 use kube::ResourceExt;
 use parking_lot::Mutex;
 
-use super::{
-    NODE_NAME,
-    journal::{Injected, Journal},
-};
+use super::journal::{Injected, Journal};
 use crate::node::backend::Records;
+
+/// The name of the node that the records are about.
+pub const NODE_NAME: &str = "node1";
 
 /// The records of all pods.
 pub struct FakeRecords {
@@ -100,7 +100,7 @@ impl FakeRecords {
         Some((current.container_id?, current.generation))
     }
 
-    /// Writes an endpoint as somebody else would. None: deletes it.
+    /// Writes an endpoint as another client would. None: deletes it.
     pub fn put_endpoint(&self, pod: &PodName, endpoint: Option<SpiderEndpoint>) {
         let mut state = self.state.lock();
         match endpoint {

@@ -2,7 +2,8 @@
 //!
 //! | action | test |
 //! |---|---|
-//! | `MakeCurrent`, `MakeStale` | [`a_violation_of_a_holder_that_a_crash_left_out_makes_it_current_again`], and each ADD and DEL |
+//! | `MakeCurrent` | [`a_violation_of_a_holder_that_a_crash_left_out_makes_it_current_again`], each ADD |
+//! | `MakeStale` | [`a_container_that_was_dismissed_is_fenced_though_it_runs`], each DEL |
 //! | `Verify`, `Report` | [`each_violation_is_reported_and_has_its_link_verified`] |
 //! | `Rebind` | [`a_live_sandbox_of_a_pod_whose_recorded_one_is_dead_is_rebound`] |
 //! | `Collect` | [`super::sandbox_exit`] |
