@@ -12,7 +12,7 @@
 //! acts on a live read of the pod's records; the machine's lock is held while its decision is written to the guard's
 //! map, and never across an await.
 //!
-//! As IPAM delegate the interface is another plugin's: the guard goes inside the pod's namespace ([`pod_netns`]).
+//! As IPAM delegate the interface is another plugin's: the guard goes inside the pod's namespace.
 
 mod actions;
 mod add;

@@ -36,6 +36,7 @@ mod del;
 mod events;
 mod gc;
 mod guard_events;
+mod locks;
 mod reconcile;
 mod sandbox_exit;
 mod world;

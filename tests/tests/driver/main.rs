@@ -33,7 +33,8 @@ use holdfast_tests::{
 };
 use serde_json::json;
 
-const LIMIT: Duration = Duration::from_secs(5);
+/// The time that anything may take that a test waits for.
+const LIMIT: Duration = Duration::from_secs(20);
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 22, 0, 181);
 /// Another address of the pool.
 const FOREIGN: Ipv4Addr = Ipv4Addr::new(172, 22, 0, 99);

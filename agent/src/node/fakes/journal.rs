@@ -35,6 +35,11 @@ impl Journal {
         std::mem::take(&mut self.0.lock().lines)
     }
 
+    /// Returns the lines since the last time, and leaves them.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().lines.clone()
+    }
+
     /// Writes a call down. An error: it is to fail, and to change nothing.
     pub(super) fn call(&self, line: String) -> Result<(), Injected> {
         let mut state = self.0.lock();
