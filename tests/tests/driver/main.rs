@@ -108,12 +108,12 @@ impl World {
                 namespaces: Arc::new(backend::KernelNamespaces),
                 ..world.fakes.backends()
             };
-            let (recorder, recorded) = EventRecorder::new(|| {});
+            let (recorder, queue) = EventRecorder::new(|| {});
             let node = Node::new(backends, GuardMode::Enforce, GuardMetrics::default(), recorder)?;
             let mut tasks = tokio::task::JoinSet::new();
             let (driver, reconciler) = (node.driver.clone(), node.reconciler.clone());
             tasks.spawn(handle_events(events, driver, reconciler, GuardMetrics::default()));
-            let mut running = Running { node, recorded, tasks };
+            let mut running = Running { node, recorded: queue, tasks };
             let outcome = work(world, &mut running).await;
             running.tasks.abort_all();
             running.node.drain().await;
