@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
             consequences(arguments, progress)
         }
         What::Cluster => consequences(arguments, progress),
-        What::Add => on_cluster(arguments, json!({}), &["verbs"], progress),
+        What::Add => on_cluster(arguments, &json!({}), &["verbs"], progress),
     }
 }
 
@@ -54,15 +54,15 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
 fn consequences(arguments: &Arguments, progress: &Progress) -> Result<()> {
     // The times of the runtime's calls stand in the agent's log.
     let values = json!({"spiderpoolAgent": {"logLevel": "info,holdfast_agent::server=debug"}});
-    on_cluster(arguments, values, &[], progress)
+    on_cluster(arguments, &values, &[], progress)
 }
 
 /// Brings a laboratory up, installs holdfast as a user would, and measures on it.
-fn on_cluster(arguments: &Arguments, values: Value, parts: &[&str], progress: &Progress) -> Result<()> {
+fn on_cluster(arguments: &Arguments, values: &Value, parts: &[&str], progress: &Progress) -> Result<()> {
     let release = Release::of_environment()?;
     setup::laboratory(release, progress)?;
     let lab = Cluster::Lab(Lab::recreate(&arguments.name, release, progress)?);
-    let outcome = deploy::install(&lab, &values, progress)
+    let outcome = deploy::install(&lab, values, progress)
         .and_then(|()| measure("cluster", "cluster", Some(&arguments.name), parts));
     if !arguments.keep
         && let Cluster::Lab(lab) = lab
