@@ -59,6 +59,8 @@ fn a_child_that_imports_from_its_parent_closes_a_circle() {
     assert_eq!(circles().len(), 1, "{:?}", circles());
     write("b.rs", "pub struct B;\nimpl B { fn a() { let _ = crate::a::A::new; } }\n");
     assert_eq!(circles().len(), 1, "{:?}", circles());
+    write("a.rs", "pub struct A;\nfn f(b: u8) -> u8 { b }\n");
+    assert_eq!(circles(), Vec::<String>::new());
 }
 
 fn crates() -> Vec<Crate> {
@@ -217,7 +219,10 @@ impl<'ast> Visit<'ast> for Imports<'_> {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        self.path(&segments);
+        // One word alone is a variable, a parameter or something imported.
+        if segments.len() > 1 {
+            self.path(&segments);
+        }
         syn::visit::visit_path(self, path);
     }
 
