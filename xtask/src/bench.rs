@@ -12,10 +12,10 @@ use crate::lab::{self, Lab};
 use crate::progress::Progress;
 use crate::setup::{self, Release};
 
-/// What `cargo xtask bench` is asked to do.
+/// The arguments of `cargo xtask bench`.
 #[derive(Args)]
 pub struct Arguments {
-    /// What is measured
+    /// The measurements to run
     #[arg(value_enum)]
     what: What,
     /// The laboratory's name, where one is needed; each checkout has its own
@@ -26,7 +26,7 @@ pub struct Arguments {
     keep: bool,
 }
 
-/// What can be measured.
+/// The measurements.
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
     /// The guard: nanoseconds a packet, floods, latencies; then what it leads to on a cluster
@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     }
 }
 
-/// What the guard's events lead to.
+/// The reactions to the guard's events.
 fn consequences(arguments: &Arguments, progress: &Progress) -> Result<()> {
     // The times of the runtime's calls stand in the agent's log.
     let values = json!({"spiderpoolAgent": {"logLevel": "info,holdfast_agent::server=debug"}});

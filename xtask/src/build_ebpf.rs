@@ -5,8 +5,7 @@
 //!                                                                          versions, hashes ──▶ ebpf/objects/RECORD.json
 //! ```
 //!
-//! The object is committed, so that nobody needs this toolchain to build the agent. That makes it somebody's word that
-//! the object is its source's: `--check` builds it again and compares, wherever the compiler is the recorded one. Two
+//! The object is committed, so that building the agent needs no eBPF toolchain. A check keeps object and source together: `--check` builds it again and compares, wherever the compiler is the recorded one. Two
 //! builds give the same bytes in whatever folders they are made, because every path in them is replaced.
 
 mod record;
@@ -28,7 +27,7 @@ use crate::progress::{Progress, output};
 const OBJECT: &str = "holdfast.bpf.o";
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What `build-ebpf` is asked to do.
+/// The arguments of `cargo xtask build-ebpf`.
 #[derive(Debug, Default, Args)]
 pub struct Arguments {
     /// Build afresh and compare with the committed object; write nothing there
@@ -39,7 +38,7 @@ pub struct Arguments {
     pub out: Option<PathBuf>,
 }
 
-/// What a fresh build says about the committed object.
+/// The result of comparing a fresh build with the committed object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The same bytes.
@@ -66,7 +65,7 @@ pub fn setup(progress: &Progress) -> Result<()> {
     Toolchain::choose(progress).map(drop)
 }
 
-/// What lints the programs. The lints of the machine's own workspace do not reach them: another target, another compiler.
+/// Returns the command that lints the programs. The lints of the machine's own workspace do not reach them: another target, another compiler.
 pub fn lints(progress: &Progress) -> Result<Command> {
     let mut command = Toolchain::choose(progress)?.clippy();
     command
@@ -78,7 +77,7 @@ pub fn lints(progress: &Progress) -> Result<Command> {
     Ok(command)
 }
 
-/// What looks at the format of the programs' source.
+/// Returns the command that checks the format of the programs' source.
 pub fn format() -> Command {
     let mut command = Command::new(toolchain::cargo());
     command.current_dir(source_folder()).args(["fmt", "--all", "--check"]);

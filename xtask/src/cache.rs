@@ -1,4 +1,4 @@
-//! Where built things are kept: outside the checkout, each under the hash of what it was made from.
+//! The cache of built things: outside the checkout, each under the hash of its inputs.
 //!
 //! ```text
 //! $HOLDFAST_CACHE | $XDG_CACHE_HOME/holdfast | ~/.cache/holdfast

@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::progress::{Progress, output};
 use crate::{helm, image};
 
-/// Where holdfast's own pods are.
+/// The namespace of holdfast's own pods.
 pub const NAMESPACE: &str = "kube-system";
 
 const ROLLOUT: Duration = Duration::from_secs(180);

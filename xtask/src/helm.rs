@@ -25,7 +25,7 @@ with helm.Chart.load(chart) as loaded:
 print('\\n---\\n'.join(text for path, text in sorted(texts.items()) if not path.endswith(('.tpl', '.txt'))))
 ";
 
-/// What Helm needs is installed when this returns.
+/// Installs Helm and what it needs.
 pub fn setup(progress: &Progress) -> Result<()> {
     Renderer::find(progress).map(drop)
 }

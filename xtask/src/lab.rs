@@ -42,8 +42,8 @@ use crate::setup::Release;
 
 /// A laboratory that was brought up. It stays up when this value is dropped.
 ///
-/// Whoever brings a laboratory up has its name to itself until the value is dropped: others who would bring it up or
-/// remove it wait. Whoever loads it only works with what is there.
+/// The value that brought a laboratory up locks its name until it is dropped: others that would bring it up or remove it
+/// wait. A value that was loaded holds no lock.
 pub struct Lab {
     layout: Layout,
     description: Box<Description>,

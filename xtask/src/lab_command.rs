@@ -16,7 +16,7 @@ use crate::setup::{Release, VARIABLE};
 /// Options of `cargo xtask lab`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Which laboratory; several run side by side
+    /// The name of the laboratory; several run side by side
     #[arg(long, global = true, default_value = DEFAULT, env = "HOLDFAST_LAB_NAME")]
     name: String,
     /// The release of Kubernetes to bring up

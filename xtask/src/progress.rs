@@ -1,4 +1,4 @@
-//! What a task tells the person at the terminal: each step, what it waits for, and where the time goes.
+//! The progress of a task, on the terminal: each step, its waits, and the time.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 /// When something that takes long first says that it is still going on; after that, less and less often.
 const REMINDER: Duration = Duration::from_secs(10);
-/// How often a condition is looked at: finer than anything a person notices, coarse enough to cost nothing.
+/// The pause between two polls of a condition: shorter than a person notices, long enough to cost nothing.
 const POLL: Duration = Duration::from_millis(50);
 /// Lines of a failed command's output that the error shows.
 const SHOWN_LINES: usize = 20;
@@ -101,7 +101,7 @@ pub fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
 }
 
-/// What a command said last, to follow its name in a reminder; nothing if it says nothing.
+/// Returns the last line of a command's output, for a reminder; empty if there is none.
 fn last_line(log: &Path) -> String {
     let text = tail(log);
     let line = text.lines().last().unwrap_or_default().trim();

@@ -31,7 +31,7 @@ pub fn run(release: Release, progress: &Progress) -> Result<()> {
     build_ebpf::setup(progress)
 }
 
-/// What the laboratory and an installation on it need.
+/// Installs and builds what the laboratory and an installation on it need.
 pub fn laboratory(release: Release, progress: &Progress) -> Result<()> {
     debian_packages::install_host_packages(progress)?;
     let parts = parts(release, progress)?;

@@ -67,11 +67,11 @@ enum Suite {
 }
 
 impl Suite {
-    /// What runs if nothing is named.
+    /// The suites that run if none is named.
     const DEFAULT: [Self; 7] =
         [Self::Style, Self::Ebpf, Self::Unit, Self::Kernel, Self::Lab, Self::Apiserver, Self::Cluster];
 
-    /// What these arguments ask for.
+    /// Returns the suites that the arguments choose.
     fn chosen(arguments: &Arguments) -> Vec<Self> {
         let asked = arguments.vm || !arguments.kernels.is_empty();
         let named: &[Self] = if arguments.suites.is_empty() { &Self::DEFAULT } else { &arguments.suites };

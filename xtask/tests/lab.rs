@@ -13,7 +13,7 @@ use xtask::progress::{Poll, Progress, output};
 use xtask::setup::Release;
 
 const WITHIN: Duration = Duration::from_secs(60);
-/// What an agent's pod looks like to a node.
+/// A pod like an agent's.
 const AGENT: &str = r#"
 apiVersion: apps/v1
 kind: DaemonSet
@@ -84,7 +84,7 @@ fn its_name_is_taken(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What tests of another checkout do meanwhile: a laboratory of the same addresses, with nothing in common.
+/// Runs a second laboratory of the same addresses beside the first, as another checkout does.
 fn another_comes_and_goes(lab: &Lab, progress: &Progress) -> Result<()> {
     let other = Lab::recreate(&of_checkout("selftest2"), Release::of_environment()?, progress)?;
     let checked = cluster(lab).and_then(|first| {
@@ -99,7 +99,7 @@ fn another_comes_and_goes(lab: &Lab, progress: &Progress) -> Result<()> {
     output(&mut lab.kubectl(&["get", "nodes", "node1", "node2"])).map(drop)
 }
 
-/// Which cluster it is that answers.
+/// Returns the identity of the cluster that answers.
 fn cluster(lab: &Lab) -> Result<String> {
     output(&mut lab.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]))
 }

@@ -162,7 +162,7 @@ impl Datapath {
     }
 
     /// Reports the end of a process as the death of the container's sandbox. `process` is the ID that the node knows it
-    /// by. Whoever calls this has to look afterwards whether the process is still there: it may have ended before.
+    /// by. The caller has to check afterwards that the process still runs: it may have ended before.
     ///
     /// It stays watched after the report, until [`Self::forget_sandbox`] says that the death has been dealt with: an agent
     /// that ends before leaves it for the next one to find.

@@ -87,7 +87,7 @@ impl GuardDriver {
         Ok(())
     }
 
-    /// Locks the machine. Whoever holds this must not await.
+    /// Locks the machine. Its holder must not await.
     pub(super) fn bindings(&self) -> MutexGuard<'_, Bindings> {
         self.bindings.lock()
     }

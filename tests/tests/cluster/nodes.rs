@@ -24,7 +24,7 @@ pub(crate) fn both(world: &World) -> Result<[String; 2]> {
 /// An error unless the kubelet has reported since then and the node takes pods.
 pub(crate) fn takes_pods(world: &World, name: &str, since: Timestamp) -> Result<()> {
     let lease = world.api.get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", name)?;
-    renewed(&lease, since).with_context(|| format!("the kubelet on {name}"))?;
+    renewed(lease.as_ref(), since).with_context(|| format!("the kubelet on {name}"))?;
     let node = world.api.get("/api/v1/nodes", name)?.with_context(|| format!("{name} is not registered"))?;
     let spec = &node["spec"];
     ensure!(is_ready(&node), "{name} is not Ready: {}", node["status"]["conditions"]);
@@ -33,8 +33,8 @@ pub(crate) fn takes_pods(world: &World, name: &str, since: Timestamp) -> Result<
 }
 
 /// An error unless a lease was renewed since then.
-pub(crate) fn renewed(lease: &Option<Value>, since: Timestamp) -> Result<()> {
-    let lease = lease.as_ref().context("there is no lease")?;
+pub(crate) fn renewed(lease: Option<&Value>, since: Timestamp) -> Result<()> {
+    let lease = lease.context("there is no lease")?;
     let renewed: Timestamp = text(lease, "/spec/renewTime")?.parse()?;
     ensure!(renewed > since, "the lease was not renewed after {renewed}");
     Ok(())

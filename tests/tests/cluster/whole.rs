@@ -32,5 +32,5 @@ fn check(world: &World, since: Timestamp) -> Result<()> {
         sandbox::status(&node)?.result().with_context(|| format!("STATUS on {}", node.name()))?;
     }
     let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases");
-    nodes::renewed(&world.api.get(&leases, "holdfast-controller")?, since).context("the leading controller")
+    nodes::renewed(world.api.get(&leases, "holdfast-controller")?.as_ref(), since).context("the leading controller")
 }

@@ -1,4 +1,4 @@
-//! What the committed object was made from, and by what.
+//! The record of the committed object: its source and its toolchain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub struct Record {
     pub rustc: String,
     /// The linker.
     pub bpf_linker: String,
-    /// What stripped the debug information.
+    /// The program that stripped the debug information.
     pub objcopy: String,
     /// Of the sources, in the order of their names.
     pub source_sha256: String,
@@ -47,7 +47,7 @@ impl Record {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// Whether the same versions made both, so that the same source has to give the same bytes.
+    /// Returns whether the same versions made both: the same source then gives the same bytes.
     pub(super) fn same_toolchain(&self, other: &Self) -> bool {
         (&self.rustc, &self.bpf_linker, &self.objcopy) == (&other.rustc, &other.bpf_linker, &other.objcopy)
     }

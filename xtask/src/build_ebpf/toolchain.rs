@@ -1,6 +1,6 @@
 //! The compiler and the linker for eBPF.
 //!
-//! Where the active Rust toolchain has the source of `core` (`rustup component add rust-src`) and bpf-linker is
+//! If the active Rust toolchain has the source of `core` (`rustup component add rust-src`) and bpf-linker is
 //! installed, these are used. Elsewhere Debian has a compiler with `core` built for BPF, and bpf-linker is built
 //! against the very LLVM that this compiler uses: bitcode of another one would not be understood.
 
@@ -21,11 +21,11 @@ const DEBIAN_PACKAGES: [&str; 5] = ["gcc", "libstd-rust-web-dev-bpf", "llvm", "r
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 /// Finds the lints of its own compiler beside itself.
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
-/// What strips.
+/// The program that strips.
 pub(super) const OBJCOPY: &str = "llvm-objcopy";
 const BPF_LINKER: &str = "0.13.0";
 
-/// What compiles, links and strips.
+/// The compiler, the linker and the program that strips.
 pub(super) struct Toolchain {
     /// Debian's compiler; otherwise cargo finds its own.
     rustc: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! What the demo looks at and how it prints it.
+//! The objects that the demo watches, and their lines on the terminal.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub(super) const POD: &str = "demo-sts-0";
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Who holds the watched pod's addresses, read from its endpoint and the pool.
+/// The holder of the watched pod's addresses, read from its endpoint and the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) ipv4: String,

@@ -146,7 +146,7 @@ fn plugin(verb: &str, holder: &Holder) -> String {
     )
 }
 
-/// Who the endpoint names, whether or not the pod is well.
+/// Returns the holder that the endpoint names, even if the pod is not ready.
 fn current(scene: &Scene<'_>) -> Result<Holder> {
     scene.holder("the newer sandbox", |now| now.container == "holdfast-demo")
 }

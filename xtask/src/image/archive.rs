@@ -67,7 +67,7 @@ impl Layer {
     }
 }
 
-/// What an image says about itself.
+/// The configuration of an image.
 pub(super) struct Image<'a> {
     pub(super) name: &'a str,
     pub(super) entrypoint: Option<&'a str>,

@@ -179,7 +179,7 @@ impl<'a> ControlPlane<'a> {
         self.client("scheduler", 10259)
     }
 
-    /// What controllers and scheduler have in common.
+    /// The arguments that controllers and scheduler share.
     fn client(&self, user: &str, port: u16) -> Vec<String> {
         let kubeconfig = self.pki(&format!("{user}.kubeconfig"));
         flags(&[

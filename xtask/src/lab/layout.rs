@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cache;
 use crate::progress::Progress;
 
-/// The name of a laboratory that nobody named.
+/// The default name of a laboratory.
 pub const DEFAULT: &str = "lab";
 /// The API server's port, on the control plane's address.
 pub(super) const API_PORT: u16 = 6443;
@@ -38,7 +38,7 @@ pub(super) const NODES: [Place; 2] = [
 /// A host on the LAN.
 pub(super) const LAN: Place = Place { name: "lan", ip: "172.22.0.100", ip6: "fd00:22::100" };
 
-/// Where one laboratory keeps things and what it calls them.
+/// The folders and names of one laboratory.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     /// The laboratory's name.
@@ -109,7 +109,7 @@ impl Layout {
         format!("cargo xtask lab{name}")
     }
 
-    /// Beside the state, which goes with the laboratory: whoever waits has to wait for the file that others lock.
+    /// The lock file stands beside the state, which goes with the laboratory: all waiters must lock the same file.
     fn lock_file(&self) -> PathBuf {
         self.state.with_extension("lock")
     }

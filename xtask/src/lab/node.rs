@@ -19,7 +19,7 @@ const LEADER: &str = "leader";
 const CONTAINERD: &str = "containerd";
 const KUBELET: &str = "kubelet";
 const PROXY: &str = "kube-proxy";
-/// What containerd logs once its CRI answers. Before that, while it recovers its sandboxes, a kubelet that asks is refused
+/// The line that containerd logs once its CRI answers. Before that, while it recovers its sandboxes, a kubelet that asks is refused
 /// and gives up.
 const CRI_READY: &str = "Start streaming server";
 const CONTAINERD_WITHIN: Duration = Duration::from_secs(60);
@@ -188,7 +188,7 @@ impl Node {
         Ok(())
     }
 
-    /// What `lab.json` says about it.
+    /// Returns its description for `lab.json`.
     pub(super) fn description(&self) -> NodeDescription {
         NodeDescription {
             name: self.name().to_owned(),

@@ -1,4 +1,4 @@
-//! What stands on a node's disk: its /etc, /opt and /var, made new, so that nothing of the host shows there or is changed.
+//! The files of a node: its own /etc, /opt and /var, so that the host's neither show there nor change.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use crate::cache;
 use crate::image;
 use crate::progress::output;
 
-/// Where a node sees the laboratory's programs, wherever the cache is.
+/// The folder in which a node sees the laboratory's programs, independent of the cache.
 pub(super) const PROGRAMS: &str = "/opt/lab/bin";
 /// containerd's socket inside a node.
 pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -93,7 +93,7 @@ impl NodeFiles {
 
     fn etc(&self, node: Place) -> Result<()> {
         for name in BORROWED {
-            // What this machine does not have, a node does without.
+            // A node has none of the files that this machine lacks.
             if let Ok(bytes) = fs::read(Path::new("/etc").join(name)) {
                 fs::write(self.of("etc").join(name), bytes)?;
             }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::layout::{API_PORT, API_SERVICE, CP, NODES};
 
-/// Who may call the API server: (file name, common name, group).
+/// The clients of the API server: (file name, common name, group).
 const USERS: [(&str, &str, Option<&str>); 4] = [
     ("admin", "admin", Some("system:masters")),
     ("controller-manager", "system:kube-controller-manager", None),

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::cgroup::Cgroup;
 use crate::progress::{Poll, Progress, tail};
 
-/// How long a process may take to end when asked.
+/// The time that a process has to end after SIGTERM.
 const POLITE: Duration = Duration::from_secs(5);
 /// Joins the cgroups named before `--`, then becomes the command after it: no child is ever outside.
 const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
@@ -61,7 +61,7 @@ impl Process {
 
 /// A process of ours by name: its record and its log.
 pub(super) struct Service<'a> {
-    /// What it is called in messages and files.
+    /// Its name in messages and files.
     pub(super) name: &'a str,
     /// The folder of the place it belongs to.
     pub(super) folder: &'a Path,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_child_that_nobody_collected_is_not_alive() {
+    fn a_zombie_is_not_alive() {
         let mut child = Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let ended = || Ok(if Process::running(pid).is_none() { Poll::Ready(()) } else { Poll::Pending(String::new()) });

@@ -112,7 +112,7 @@ fn start(layout: &Layout, release: Release, parts: &Path, progress: &Progress) -
     Ok(description)
 }
 
-/// What does not depend on each other: the API, and each node up to its container runtime with the images in it.
+/// Starts side by side what is independent: the API server, and each node up to its container runtime with its images.
 fn side_by_side(
     layout: &Layout,
     parts: &Path,

@@ -81,7 +81,7 @@ impl PrivateApt {
         unpack_all(&self.root.join("var/cache/apt/archives"), into)
     }
 
-    /// What the lists have on a package, one paragraph for each version.
+    /// Returns the lists' entries for a package, one paragraph for each version.
     pub(crate) fn show(&self, package: &str) -> Result<String> {
         output(Command::new("apt-cache").env("APT_CONFIG", &self.config).args(["show", package]))
     }

@@ -1,4 +1,4 @@
-//! What runs beside Kubernetes in the laboratory, whatever its release.
+//! The programs that run beside Kubernetes in the laboratory, the same for all releases.
 //!
 //! ```text
 //! Go modules ─ etcd, containerd, runc, crictl ─ bin/ · CNI plugins ─ cni/

@@ -14,19 +14,19 @@ use crate::setup::apt::PrivateApt;
 
 /// To be raised when what [`prepare`] leaves changes in a way that its other inputs do not show.
 const RECIPE: &str = "1";
-/// Where kernels are looked for, with updates, security updates and backports. Those that the archive does not have
+/// The releases that are searched for kernels, with updates, security updates and backports. Those that the archive does not have
 /// (any more) are passed over.
 const RELEASES: [&str; 5] = ["bullseye", "bookworm", "trixie", "forky", "unstable"];
 /// The package that stands for a release's kernel.
 const META: &str = "linux-image-amd64";
 /// Tested as long as they are served, beside the oldest and the newest.
 const ALWAYS: [&str; 2] = ["6.1", "6.12"];
-/// What the tests make links and qdiscs of.
+/// The modules that the tests need for links and qdiscs.
 const MODULES: [&str; 9] =
     ["veth", "bridge", "8021q", "macvlan", "ipvlan", "dummy", "sch_ingress", "cls_bpf", "nf_conntrack_netlink"];
 /// Before those, where a kernel has it as a module: `libcrc32c`, which conntrack needs, asks for it by what it does.
 const FIRST: &str = "crc32c_generic";
-/// How old the package lists may be. Kernels come every few weeks.
+/// The maximum age of the package lists. Kernels come every few weeks.
 const LISTS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A kernel that Debian serves.
@@ -75,7 +75,7 @@ impl PartialOrd for Kernel {
     }
 }
 
-/// What a boot needs of a kernel.
+/// The files that a boot needs of a kernel.
 pub(super) struct Files {
     pub(super) vmlinuz: PathBuf,
     /// In the order in which they are loaded.
@@ -158,7 +158,7 @@ fn packages(kernel: &Kernel, about: &str) -> Vec<String> {
     std::iter::once(kernel.image.as_str()).chain(parts).map(|package| format!("{package}={version}")).collect()
 }
 
-/// What `apt-cache show` has on [`META`].
+/// Returns the output of `apt-cache show` for [`META`].
 fn parse(paragraphs: &str) -> Vec<Kernel> {
     let kernel = |paragraph| {
         let depends = field(paragraph, "Depends")?.split(", ");

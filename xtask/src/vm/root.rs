@@ -20,7 +20,7 @@ pub(super) const STARTED: &str = "VM: started";
 pub(super) const DONE: &str = "VM: done";
 
 const FOLDERS: [&str; 10] = ["bin", "dev", "etc", "mod", "proc", "run", "run/netns", "sys", "tests", "tmp"];
-/// What busybox is called by.
+/// The names that busybox is called by.
 const APPLETS: [&str; 7] = ["cat", "echo", "insmod", "mkdir", "mount", "poweroff", "sh"];
 /// Programs of this machine that tests call.
 const PROGRAMS: [&str; 4] = ["ip", "nsenter", "ping", "sleep"];
@@ -74,7 +74,7 @@ fn programs(archive: &mut Archive<impl Write>) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel runs. The tests run one after another: translated, they would keep each other waiting.
+/// Returns the script that the kernel runs. The tests run one after another: translated, they would keep each other waiting.
 fn init() -> String {
     format!(
         "#!/bin/sh\n\

@@ -38,7 +38,7 @@ async fn add_guards_the_link_before_it_is_up_and_binds_before_the_address_moves(
     assert_eq!(result.interfaces[1].sandbox.as_deref(), Some(NETNS));
 }
 
-/// What follows the steps up to the one that fails, for each of them.
+/// The undo that follows each step that fails.
 const UNDONE: [&[&str]; 7] = [
     // The other of the two that run at the same time comes to its end.
     &["records.bind c1 eth0", "links.delete of no link", UNBIND, GONE],

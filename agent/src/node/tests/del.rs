@@ -31,7 +31,7 @@ async fn del_silences_the_interface_first_and_takes_the_guard_off_last() {
     assert!(world.fakes.records.endpoint(&pod()).unwrap().lists(address()), "the address waits for the pod");
 }
 
-/// Which of the steps before the reply are done, other than the one that fails; and whether the DEL fails.
+/// The steps before the reply that are done when one fails; and whether the DEL fails.
 const OTHERS: [(&[&str], bool); 6] = [
     (&["links.delete c1 eth0", "records.unbind c1 eth0 SandboxDeleted"], true),
     (&["guard.mark_stale 11 10.0.0.1", "links.delete c1 eth0", "records.unbind c1 eth0 SandboxDeleted"], true),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::node::{Node, backend::Processes, fakes::FakeNode};
 
-/// How long a verb may take.
+/// The deadline of a verb.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// The index of the first link that is made.
 pub(super) const FIRST: IfIndex = IfIndex(11);
