@@ -121,6 +121,8 @@ async fn a_deleted_set_frees_what_no_pod_uses_and_a_new_one_owns_nothing() -> Re
     becomes(&world, "web-2", Some(Reserved)).await?;
     world.sets().delete("web", &DeleteParams::orphan()).await?;
     becomes(&world, "web-2", None).await?;
+    // An endpoint goes before its claim is marked.
+    holds(&world, 2).await?;
     stays("orphans keep theirs", Duration::from_secs(1), || async { Ok(world.held().await?.len() == 2) }).await?;
     // A finalizer is left for a garbage collector that does not run here.
     let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
