@@ -1,11 +1,11 @@
-//! Frames made by hand, to say what no well-behaved stack would say.
+//! Frames made by hand, including ones that no well-behaved stack sends.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A hardware address.
 pub type Mac = [u8; 6];
 
-/// Every station.
+/// The broadcast address.
 pub const BROADCAST: Mac = [0xff; 6];
 
 const IPV4: u16 = 0x0800;
@@ -14,17 +14,17 @@ const IPV6: u16 = 0x86dd;
 /// IEEE's number for local experiments: neither IP nor ARP.
 const EXPERIMENT: u16 = 0x88b5;
 
-/// A broadcast Ethernet frame from `source`.
+/// Returns a broadcast Ethernet frame from `source`.
 pub fn ethernet(source: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [&BROADCAST[..], &source, &ethertype.to_be_bytes(), payload].concat()
 }
 
-/// An IPv4 datagram of UDP with `text` in it, to the limited broadcast address.
+/// Returns an IPv4 datagram of UDP with `text` in it, to the limited broadcast address.
 pub fn ipv4(source: Mac, address: Ipv4Addr, text: &str) -> Vec<u8> {
     ipv4_to(source, address, Ipv4Addr::BROADCAST, text)
 }
 
-/// The same to another address, still in a broadcast frame.
+/// Returns the same to another address, still in a broadcast frame.
 pub fn ipv4_to(source: Mac, address: Ipv4Addr, destination: Ipv4Addr, text: &str) -> Vec<u8> {
     let udp = udp(text);
     let length = length(20 + udp.len());
@@ -38,12 +38,12 @@ pub fn ipv4_to(source: Mac, address: Ipv4Addr, destination: Ipv4Addr, text: &str
     ethernet(source, IPV4, &[header, udp].concat())
 }
 
-/// An IPv6 datagram of UDP with `text` in it, to all nodes.
+/// Returns an IPv6 datagram of UDP with `text` in it, to all nodes.
 pub fn ipv6(source: Mac, address: Ipv6Addr, text: &str) -> Vec<u8> {
     ipv6_packet(source, address, 64, 17, &udp(text))
 }
 
-/// An IPv6 packet with any header behind.
+/// Returns an IPv6 packet with any header behind.
 pub fn ipv6_packet(source: Mac, address: Ipv6Addr, hop_limit: u8, next: u8, payload: &[u8]) -> Vec<u8> {
     let mut header = vec![0x60, 0, 0, 0];
     header.extend(length(payload.len()).to_be_bytes());
@@ -53,12 +53,12 @@ pub fn ipv6_packet(source: Mac, address: Ipv6Addr, hop_limit: u8, next: u8, payl
     ethernet(source, IPV6, &[&header[..], payload].concat())
 }
 
-/// An ARP announcement: `address` is at `mac`.
+/// Returns an ARP announcement: `address` is at `mac`.
 pub fn arp(source: Mac, mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     arp_packet(source, 2, mac, address, address)
 }
 
-/// An ARP probe (RFC 5227): does anybody have `address`?
+/// Returns an ARP probe (RFC 5227) for `address`.
 pub fn arp_probe(source: Mac, address: Ipv4Addr) -> Vec<u8> {
     arp_packet(source, 1, source, Ipv4Addr::UNSPECIFIED, address)
 }
@@ -73,18 +73,18 @@ fn arp_packet(source: Mac, operation: u16, mac: Mac, sender: Ipv4Addr, target: I
     ethernet(source, ARP, &packet)
 }
 
-/// A neighbour advertisement: `target` is at `mac`, says `address`.
+/// Returns a neighbour advertisement: `target` is at `mac`, says `address`.
 pub fn advertisement(source: Mac, address: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Vec<u8> {
     ipv6_packet(source, address, 255, 58, &advertisement_body(target, mac))
 }
 
-/// The same behind an empty destination options header, where a lazy filter does not look.
+/// Returns the same behind an empty destination options header, which a simple filter does not parse.
 pub fn hidden_advertisement(source: Mac, address: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Vec<u8> {
     let options = [58, 0, 1, 4, 0, 0, 0, 0];
     ipv6_packet(source, address, 255, 60, &[&options[..], &advertisement_body(target, mac)].concat())
 }
 
-/// The same with so many other options before the one that says where the target is.
+/// Returns the same with other options before the one that has the target's address.
 pub fn wordy_advertisement(source: Mac, address: Ipv6Addr, target: Ipv6Addr, mac: Mac, options: usize) -> Vec<u8> {
     let mut body = advertisement_body(target, mac);
     let link_address = body.split_off(24);
@@ -99,7 +99,7 @@ pub fn wordy_advertisement(source: Mac, address: Ipv6Addr, target: Ipv6Addr, mac
 }
 
 fn advertisement_body(target: Ipv6Addr, mac: Mac) -> Vec<u8> {
-    // Override, no checksum: nobody in these tests believes it anyway.
+    // The override flag, and no checksum: no receiver in these tests checks it.
     let mut body = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
     body.extend(target.octets());
     body.extend([2, 1]);
@@ -107,7 +107,7 @@ fn advertisement_body(target: Ipv6Addr, mac: Mac) -> Vec<u8> {
     body
 }
 
-/// A solicitation: `address`, which is at `mac`, asks for `target`.
+/// Returns a solicitation: `address`, which is at `mac`, asks for `target`.
 pub fn solicitation(source: Mac, address: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Vec<u8> {
     let mut body = vec![135, 0, 0, 0, 0, 0, 0, 0];
     body.extend(target.octets());
@@ -116,14 +116,14 @@ pub fn solicitation(source: Mac, address: Ipv6Addr, target: Ipv6Addr, mac: Mac) 
     ipv6_packet(source, address, 255, 58, &body)
 }
 
-/// A router solicitation: `address` is at `mac`.
+/// Returns a router solicitation: `address` is at `mac`.
 pub fn router_solicitation(source: Mac, address: Ipv6Addr, mac: Mac) -> Vec<u8> {
     let mut body = vec![133, 0, 0, 0, 0, 0, 0, 0, 1, 1];
     body.extend(mac);
     ipv6_packet(source, address, 255, 58, &body)
 }
 
-/// A redirect by `address`: the way to `destination` is by `target`, which is at `mac` if that is said.
+/// Returns a redirect by `address`: the next hop to `destination` is `target`, which is at `mac` if that is given.
 pub fn redirect(source: Mac, address: Ipv6Addr, target: Ipv6Addr, destination: Ipv6Addr, mac: Option<Mac>) -> Vec<u8> {
     let mut body = vec![137, 0, 0, 0, 0, 0, 0, 0];
     body.extend(target.octets());
@@ -135,24 +135,24 @@ pub fn redirect(source: Mac, address: Ipv6Addr, target: Ipv6Addr, destination: I
     ipv6_packet(source, address, 255, 58, &body)
 }
 
-/// Duplicate address detection for `target`.
+/// Returns a solicitation of duplicate address detection for `target`.
 pub fn detection(source: Mac, target: Ipv6Addr) -> Vec<u8> {
     let mut body = vec![135, 0, 0, 0, 0, 0, 0, 0];
     body.extend(target.octets());
     ipv6_packet(source, Ipv6Addr::UNSPECIFIED, 255, 58, &body)
 }
 
-/// A frame that is neither IP nor ARP, with `text` in it.
+/// Returns a frame that is neither IP nor ARP, with `text` in it.
 pub fn other(source: Mac, text: &str) -> Vec<u8> {
     ethernet(source, EXPERIMENT, text.as_bytes())
 }
 
-/// The frame with a VLAN tag put in.
+/// Returns the frame with a VLAN tag put in.
 pub fn tagged(frame: &[u8], protocol: u16, vlan: u16) -> Vec<u8> {
     [&frame[..12], &protocol.to_be_bytes(), &vlan.to_be_bytes(), &frame[12..]].concat()
 }
 
-/// The frame as a packet socket hears it: the kernel takes the outermost VLAN tag off first.
+/// Returns the frame as a packet socket hears it: the kernel takes the outermost VLAN tag off first.
 pub fn received(frame: &[u8]) -> Vec<u8> {
     match frame[12..14] {
         [0x81, 0x00] | [0x88, 0xa8] => [&frame[..12], &frame[16..]].concat(),
@@ -170,7 +170,7 @@ fn udp(text: &str) -> Vec<u8> {
     udp
 }
 
-/// Sixteen bits. Nobody here writes more into a frame.
+/// Returns a length as a 16-bit field. No frame here is longer.
 fn length(value: usize) -> u16 {
     value.try_into().unwrap_or(u16::MAX)
 }

@@ -29,23 +29,23 @@ use crate::{
     packet_socket::{PacketSocket, has},
 };
 
-/// Time to read an event that is in the ring already: the reader has to be told of it first.
+/// The time to read an event that is in the ring already: the reader has to be woken first.
 const PRESENT: Duration = Duration::from_millis(50);
-/// How long an event may take to arrive.
+/// The deadline for an event to arrive.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// A folder of bpffs, removed with all that is pinned in it.
 pub struct Bpffs(PathBuf);
 
 impl Bpffs {
-    /// A folder that is not there yet.
+    /// Returns a folder that does not exist yet.
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self(format!("/sys/fs/bpf/hft-{}-{number}", std::process::id()).into())
     }
 
-    /// Its path.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -83,18 +83,18 @@ pub struct Pod {
 
 /// The node.
 pub struct Node {
-    // Dropped first: the pins go before the interfaces do, as in no real life, but whatever is left is cleaned up.
+    // Dropped first: the pins go before the interfaces, unlike in production, so that nothing is left.
     bpffs: Bpffs,
     /// Its namespace.
     pub host: Host,
-    /// What gets through.
+    /// The packet socket that hears the frames that get through.
     pub lan: PacketSocket,
     lan_host: Host,
     clsact: bool,
 }
 
 impl Node {
-    /// A node with a LAN and no pods.
+    /// Returns a node with a LAN and no pods.
     pub fn new() -> Result<Self> {
         let host = Host::new("node")?;
         host.ip("link add br0 type bridge mcast_snooping 0 forward_delay 0")?;
@@ -105,28 +105,28 @@ impl Node {
         Ok(Self { bpffs: Bpffs::new(), host, lan, lan_host, clsact: false })
     }
 
-    /// A node whose guard does without tcx.
+    /// Returns a node whose guard does without tcx.
     pub fn with_clsact() -> Result<Self> {
         Ok(Self { clsact: true, ..Self::new()? })
     }
 
-    /// Whether the kernel has tcx and the guard uses it.
+    /// Returns true if the kernel has tcx and the guard uses it.
     pub fn has_tcx(&self) -> bool {
         let version = aya::util::KernelVersion::current();
         !self.clsact && version.is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0))
     }
 
-    /// The guard's folder.
+    /// Returns the guard's folder.
     pub fn bpffs(&self) -> &Path {
         self.bpffs.path()
     }
 
-    /// The machine on the LAN.
+    /// Returns the machine on the LAN.
     pub fn lan_host(&self) -> &Host {
         &self.lan_host
     }
 
-    /// What the guard is opened with.
+    /// Returns the configuration that the guard is opened with.
     pub fn config(&self) -> Config {
         // A fresh build to be tested in place of the committed object.
         let object = std::env::var_os("HOLDFAST_BPF_OBJECT").map(PathBuf::from);
@@ -140,7 +140,7 @@ impl Node {
         Ok((guard, Reports { runtime, events }))
     }
 
-    /// A pod, its link not guarded yet. `name` is the host side's too.
+    /// Returns a pod, its link not guarded yet. `name` is the host side's too.
     pub fn pod(&self, name: &str) -> Result<Pod> {
         let host = Host::new(name)?;
         let link = plug(&self.host, &host, name)?;
@@ -155,7 +155,7 @@ impl Node {
         self.host.run(|| guard.attach_pod_link(pod.link, &pod.name, info))?.context("guarding a pod")
     }
 
-    /// What the LAN hears of these frames of a pod, in order: sends them, then one that nothing keeps back.
+    /// Returns the frames of a pod that the LAN hears, in order: sends them, then one that the guard does not drop.
     pub fn heard(&self, pod: &Pod, frames: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("mark {} {}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -187,7 +187,7 @@ impl Node {
     }
 }
 
-/// Joins a host's new `eth0` to the node's bridge; gives the index of the node's side.
+/// Joins a host's new `eth0` to the node's bridge; returns the index of the node's side.
 fn plug(node: &Host, host: &Host, port: &str) -> Result<IfIndex> {
     let path = host.path();
     let namespace = path.file_name().and_then(|name| name.to_str()).context("a namespace has a name")?;
@@ -207,7 +207,7 @@ pub fn forwards(node: &Host, port: &str) -> Result<()> {
     })
 }
 
-/// What binds an address to the pod.
+/// Returns the binding of an address to the pod.
 pub fn binding(pod: &Pod, address: impl Into<IpAddr>, generation: u64) -> BindingEntry {
     BindingEntry {
         link: pod.link,
@@ -218,19 +218,19 @@ pub fn binding(pod: &Pod, address: impl Into<IpAddr>, generation: u64) -> Bindin
     }
 }
 
-/// What the guard reports.
+/// The guard's events.
 pub struct Reports {
     runtime: tokio::runtime::Runtime,
     events: Events,
 }
 
 impl Reports {
-    /// The next event, which must come.
+    /// Returns the next event, which must come.
     pub fn wait(&mut self) -> Result<GuardEvent> {
         self.wait_for(LIMIT)?.with_context(|| format!("no event within {LIMIT:?}"))
     }
 
-    /// The next event, if it comes before the time is up.
+    /// Returns the next event, if it comes before the time is up.
     pub fn wait_for(&mut self, limit: Duration) -> Result<Option<GuardEvent>> {
         let Self { runtime, events } = self;
         let next = runtime.block_on(async { tokio::time::timeout(limit, events.next()).await });
@@ -243,7 +243,7 @@ impl Reports {
     }
 }
 
-/// One counter.
+/// Returns one counter.
 pub fn counted(guard: &Datapath, counter: Counter) -> Result<u64> {
     Ok(guard.counters()?.get(counter))
 }

@@ -1,4 +1,4 @@
-//! What the tests have in common. One module for each layer; the tests themselves are in `tests/`.
+//! The code that the tests share, one module for each layer; the tests themselves are in `tests/`.
 
 pub mod frames;
 pub mod guarded;

@@ -38,7 +38,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// A namespace with nothing in it but a `lo` that is down: what a runtime hands to a plugin.
+    /// Returns a namespace with nothing in it but a `lo` that is down: what a runtime hands to a plugin.
     pub fn new(label: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         need_root()?;
@@ -48,24 +48,24 @@ impl Host {
         Ok(Self { name, number, gone: false })
     }
 
-    /// Its path, as `CNI_NETNS` has it.
+    /// Returns its path, as `CNI_NETNS` has it.
     pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
 
-    /// `ip` with these words, inside; gives what it printed.
+    /// Runs `ip` with these arguments inside; returns its output.
     pub fn ip(&self, words: &str) -> Result<String> {
         run(Command::new("ip").args(["-n", &self.name]).args(words.split_whitespace()))
     }
 
-    /// A command inside. It keeps the mounts of the outside, other than under `ip netns exec`.
+    /// Returns a command inside. It keeps the mounts of the outside, unlike under `ip netns exec`.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg(program);
         command
     }
 
-    /// One ping, one second.
+    /// Sends one ping and waits for one second.
     pub fn ping(&self, address: &str) -> Result<()> {
         run(self.command("ping").args(["-n", "-c", "1", "-W", "1", address]))
             .map(drop)
@@ -83,7 +83,7 @@ impl Host {
         self.run(|| tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work()))?
     }
 
-    /// The hardware address of one of its interfaces.
+    /// Returns the hardware address of one of its interfaces.
     pub fn mac(&self, interface: &str) -> Result<String> {
         let shown = self.ip(&format!("-o link show dev {interface}"))?;
         let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
@@ -114,7 +114,7 @@ pub struct Lan {
 }
 
 impl Lan {
-    /// An empty LAN. The bridge floods multicast: snooping without a querier would only add waits.
+    /// Returns an empty LAN. The bridge floods multicast: snooping without a querier would only add waits.
     pub fn new() -> Result<Self> {
         let switch = Host::new("lan")?;
         switch.ip("link add br0 type bridge mcast_snooping 0 forward_delay 0")?;
@@ -122,11 +122,11 @@ impl Lan {
         Ok(Self { switch })
     }
 
-    /// A machine on the LAN, its `eth0` having these addresses (with prefix lengths).
+    /// Returns a machine on the LAN, its `eth0` having these addresses (with prefix lengths).
     pub fn host(&self, label: &str, addresses: &[&str]) -> Result<Host> {
         let host = Host::new(label)?;
         // A machine's link-local address is usable at once: these tests are not about a machine's first second.
-        // And an interface that was down has its addresses again when it comes up, as managers of networks see to.
+        // An interface that was down gets its addresses back when it comes up, as network managers do.
         for (setting, value) in [("accept_dad", "0"), ("keep_addr_on_down", "1")] {
             let path = format!("/proc/sys/net/ipv6/conf/default/{setting}");
             host.run(|| std::fs::write(path, value))??;
@@ -136,7 +136,7 @@ impl Lan {
         Ok(host)
     }
 
-    /// One more interface of a host on this LAN.
+    /// Adds one more interface of a host to this LAN.
     pub fn plug(&self, host: &Host, interface: &str, addresses: &[&str]) -> Result<()> {
         let port = port(host, interface);
         self.switch.ip(&format!("link add {port} type veth peer name {interface} netns {}", host.name))?;
@@ -162,7 +162,7 @@ impl Lan {
     }
 }
 
-/// The switch's end of a host's interface.
+/// Returns the switch's end of a host's interface.
 fn port(host: &Host, interface: &str) -> String {
     format!("p{}-{interface}", host.number)
 }

@@ -64,7 +64,7 @@ impl PacketSocket {
         Ok(setsockopt(&self.socket, RcvBufForce, &(64 << 20))?)
     }
 
-    /// The interface's MAC.
+    /// Returns the interface's MAC.
     pub fn mac(&self) -> Mac {
         self.address.addr().unwrap_or_default()
     }

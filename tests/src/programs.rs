@@ -17,13 +17,13 @@ use crate::netns::need_root;
 
 /// The MAC that bound addresses are used with.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// Bound.
+/// A bound address.
 pub const V4: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
-/// Bound.
+/// A bound address.
 pub const V6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2);
-/// Bound, but to a newer holder elsewhere.
+/// An address that is bound to a newer holder elsewhere.
 pub const STALE: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 254);
-/// Packets of a test run come in on `lo`.
+/// The index of `lo`, on which packets of a test run come in.
 const LO: u32 = 1;
 
 /// The programs, loaded for themselves; `V4` and `V6` are bound.
@@ -37,12 +37,12 @@ impl Programs {
     /// `TC_ACT_SHOT`.
     pub const DROP: i32 = 2;
 
-    /// Loaded as it is.
+    /// Returns the programs, loaded unchanged.
     pub fn new() -> Result<Self> {
         Self::load(&mut EbpfLoader::new())
     }
 
-    /// With a ring of one page.
+    /// Returns the programs with a ring of one page.
     pub fn with_small_ring() -> Result<Self> {
         Self::load(EbpfLoader::new().map_max_entries("EVENTS", 4_096))
     }
@@ -78,7 +78,7 @@ impl Programs {
         Ok(Self { ebpf })
     }
 
-    /// The verdict of one of the programs; so many runs in one go.
+    /// Returns the verdict of one of the programs after `repeat` runs in one go.
     pub fn test_run(&self, name: &str, frame: &[u8], repeat: u32) -> Result<i32> {
         let program: &SchedClassifier = self.ebpf.program(name).context("a program")?.try_into()?;
         let mut options = TestRunOptions::new();
@@ -87,30 +87,30 @@ impl Programs {
         Ok(program.test_run(options)?.return_value.cast_signed())
     }
 
-    /// The verdict on a packet from a pod.
+    /// Returns the verdict on a packet from a pod.
     pub fn run(&self, frame: &[u8]) -> Result<i32> {
         self.test_run("guard_from_pod", frame, 1)
     }
 
-    /// The same, many times.
+    /// Returns the verdict after `times` runs.
     pub fn repeat(&self, frame: &[u8], times: u32) -> Result<i32> {
         self.test_run("guard_from_pod", frame, times)
     }
 
-    /// The time that one run takes, on average.
+    /// Returns the time that one run takes, on average.
     pub fn cost(&self, name: &str, frame: &[u8], times: u32) -> Result<Duration> {
         let program: &SchedClassifier = self.ebpf.program(name).context("a program")?.try_into()?;
         cost(program, frame, times)
     }
 
-    /// One counter.
+    /// Returns one counter.
     pub fn counter(&self, counter: Counter) -> Result<u64> {
         let counters: PerCpuArray<&MapData, u64> = self.ebpf.map("COUNTERS").context("COUNTERS")?.try_into()?;
         Ok(counters.get(&(counter as u32), 0)?.iter().sum())
     }
 }
 
-/// The time that one test run of a program takes, on average.
+/// Returns the time that one test run of a program takes, on average.
 pub fn cost(program: &SchedClassifier, frame: &[u8], times: u32) -> Result<Duration> {
     let mut options = TestRunOptions::new();
     options.data_in = Some(frame);

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: measurements. They print; nothing fails for being slow, because numbers depend on the machine and
-//! on who else uses it.
+//! `cargo xtask bench`: measurements. They print numbers and never fail for being slow, because numbers depend on the
+//! machine and its load.
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -29,15 +29,15 @@ pub struct Arguments {
 /// The measurements.
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
-    /// The guard: nanoseconds a packet, floods, latencies; then what it leads to on a cluster
+    /// The guard: nanoseconds per packet, floods, latencies; then its effects on a cluster
     Guard,
-    /// Of that only what needs a cluster: records corrected, killed sandboxes noticed, the agent's memory under a flood
+    /// Only the part of it that needs a cluster: corrected records, killed sandboxes, the agent's memory in a flood
     Cluster,
-    /// On an idle cluster: ADD and DEL, beside what they are made of
+    /// ADD and DEL on an idle cluster, and their parts
     Add,
 }
 
-/// Measures.
+/// Runs the measurements.
 pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     match arguments.what {
         What::Guard => {
@@ -52,7 +52,7 @@ pub fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
 
 /// The reactions to the guard's events.
 fn consequences(arguments: &Arguments, progress: &Progress) -> Result<()> {
-    // The times of the runtime's calls stand in the agent's log.
+    // The agent logs the times of the runtime's calls at debug level.
     let values = json!({"spiderpoolAgent": {"logLevel": "info,holdfast_agent::server=debug"}});
     on_cluster(arguments, &values, &[], progress)
 }

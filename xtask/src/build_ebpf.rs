@@ -43,7 +43,7 @@ pub struct Arguments {
 pub enum Verdict {
     /// The same bytes.
     Same,
-    /// Made by other versions, so the bytes say nothing. The fresh object has to be loaded and tested.
+    /// The versions differ, so the bytes prove nothing. The fresh object has to be loaded and tested.
     OtherToolchain,
 }
 
@@ -126,7 +126,7 @@ fn build(out: &Path, progress: &Progress) -> Result<Record> {
 
 fn compile(toolchain: &Toolchain, source: &Path, target: &Path, progress: &Progress) -> Result<PathBuf> {
     let log = cache::root()?.join("build-ebpf.log");
-    // First, so that the folders whose names are replaced are there.
+    // This runs first, so that the folders whose names are replaced exist.
     let mut fetch = toolchain.cargo();
     progress.run("fetching the eBPF crates", fetch.current_dir(source).args(["fetch", "--locked"]), &log)?;
     let mut command = toolchain.cargo();
@@ -140,7 +140,7 @@ fn compile(toolchain: &Toolchain, source: &Path, target: &Path, progress: &Progr
     Ok(target.join(TARGET).join("release/holdfast"))
 }
 
-/// Debug information to make BTF from, and no path of this machine in it.
+/// Returns the compiler's flags: debug information to make BTF from, without any path of this machine.
 fn flags(toolchain: &Toolchain, source: &Path) -> Result<Vec<String>> {
     let mut flags = vec!["-Cdebuginfo=2".to_owned(), "-Clink-arg=--btf".to_owned()];
     let mut replace = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::progress::Progress;
 
-/// The cache's folder.
+/// Returns the cache's folder.
 pub fn root() -> Result<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let root = set("HOLDFAST_CACHE")
@@ -26,7 +26,7 @@ pub fn root() -> Result<PathBuf> {
     fs::canonicalize(&root).with_context(|| format!("resolving {}", root.display()))
 }
 
-/// A short name for `inputs`: sixteen hex digits, other ones as soon as one byte differs.
+/// Returns a short name for `inputs`: sixteen hex digits of their hash.
 pub fn key(inputs: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for input in inputs {
@@ -36,7 +36,7 @@ pub fn key(inputs: &[&[u8]]) -> String {
     hash.finalize().iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// The folder `<what>-<key>` of the cache, made by `build` if it is not there.
+/// Returns the folder `<what>-<key>` of the cache, made by `build` if it does not exist.
 ///
 /// `build` works in a folder of its own that becomes visible only when complete, and two callers do not build the same.
 pub fn ensure(
@@ -59,12 +59,13 @@ pub fn ensure(
     let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(root)?;
     build(folder.path())?;
     fs::rename(folder.path(), &done).with_context(|| format!("moving the finished build to {}", done.display()))?;
-    // Gone under its temporary name: nothing is left to remove.
+    // The folder no longer has its temporary name, so there is nothing left to remove.
     let _ = folder.keep();
     Ok(done)
 }
 
-/// Removes what builds left that were killed: gigabytes. The caller holds the lock, so none of them goes on.
+/// Removes the files of killed builds, which take gigabytes. The caller holds the lock, so none of these builds still
+/// runs.
 fn remove_unfinished(root: &Path, prefix: &str) -> Result<()> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
@@ -75,7 +76,7 @@ fn remove_unfinished(root: &Path, prefix: &str) -> Result<()> {
     Ok(())
 }
 
-/// Holds `path` locked until the returned file is dropped; says so when another process has it.
+/// Locks `path` until the returned file is dropped; prints a message if another process holds the lock.
 pub fn lock(path: &Path, what: &str, progress: &Progress) -> Result<File> {
     let file = File::create(path).with_context(|| format!("creating the lock {}", path.display()))?;
     if file.try_lock().is_err() {

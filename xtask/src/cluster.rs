@@ -21,7 +21,7 @@ pub enum Cluster {
 }
 
 impl Cluster {
-    /// A kubectl command.
+    /// Returns a kubectl command.
     pub fn kubectl(&self, arguments: &[&str]) -> Command {
         match self {
             Self::Lab(lab) => lab.kubectl(arguments),
@@ -38,12 +38,12 @@ impl Cluster {
         }
     }
 
-    /// Runs kubectl and gives what it prints.
+    /// Runs kubectl and returns what it prints.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         output(&mut self.kubectl(arguments))
     }
 
-    /// An object as JSON; none where it does not exist.
+    /// Returns an object as JSON; none if it does not exist.
     pub fn get(&self, arguments: &[&str]) -> Result<Option<Value>> {
         let text = self.run(&[&["get", "-o", "json", "--ignore-not-found"], arguments].concat())?;
         if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text).context("kubectl's JSON")?)) }
@@ -81,15 +81,15 @@ impl Cluster {
         })
     }
 
-    /// The names of the nodes.
+    /// Returns the names of the nodes.
     pub fn nodes(&self) -> Result<Vec<String>> {
         let list = self.get(&["nodes"])?.context("the cluster has no nodes")?;
         let names = list["items"].as_array().into_iter().flatten();
         Ok(names.filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned)).collect())
     }
 
-    /// A shell script on a node, as root in the node's own namespaces. Outside the laboratory it goes through the helper
-    /// pod of that node.
+    /// Returns the command that runs a shell script on a node, as root in the node's own namespaces. Outside the
+    /// laboratory the command goes through the helper pod of that node.
     pub fn on_node(&self, node: &str, script: &str) -> Result<Command> {
         Ok(match self {
             Self::Lab(lab) => lab.node(node)?.exec(&["sh", "-c", script]),

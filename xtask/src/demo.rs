@@ -109,7 +109,7 @@ fn values(arguments: &Arguments) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))
 }
 
-/// The laboratory's LAN, or what the user says is free.
+/// Returns the manifests of the pools: those on the laboratory's LAN, or the one that the user gives.
 fn pools(arguments: &Arguments) -> Result<String> {
     let pool = |name: &str, spec: Value| json!({"apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool", "metadata": {"name": name}, "spec": spec});
     let mut items = Vec::new();

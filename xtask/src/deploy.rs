@@ -16,7 +16,7 @@ pub const NAMESPACE: &str = "kube-system";
 
 const ROLLOUT: Duration = Duration::from_secs(180);
 
-/// The chart's folder.
+/// Returns the chart's folder.
 pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/holdfast")
 }
@@ -61,7 +61,8 @@ pub fn wait_ready(cluster: &Cluster, progress: &Progress) -> Result<()> {
     })
 }
 
-/// The reason why not all pods of a DaemonSet or Deployment are of its present template and Ready, as its status has it.
+/// Returns the reason why not all pods of a DaemonSet or Deployment are of its present template and Ready, from its
+/// status.
 pub fn rolled_out(workload: &Value) -> Result<(), String> {
     let (wanted, present, status) =
         (&workload["spec"]["replicas"], &workload["metadata"]["generation"], &workload["status"]);

@@ -15,7 +15,7 @@ const PACKAGE: &str = "helm-python-sdk==0.2.2";
 /// A `python3` that finds the package.
 const WRAPPER: &str = "python";
 
-/// Renders a chart with the values file `values`; gives the manifests as one YAML text.
+/// The Python program that renders a chart with the values file `values` and prints the manifests as one YAML text.
 const RENDER: &str = "
 import json, sys
 import helm_python as helm
@@ -30,7 +30,7 @@ pub fn setup(progress: &Progress) -> Result<()> {
     Renderer::find(progress).map(drop)
 }
 
-/// The manifests of the chart in `chart`, without its `crds/`.
+/// Returns the manifests of the chart in `chart`, without its `crds/`.
 pub fn template(chart: &Path, namespace: &str, values: &serde_json::Value, progress: &Progress) -> Result<String> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), values.to_string())?;

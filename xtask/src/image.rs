@@ -19,11 +19,11 @@ pub const PAUSE: &str = "docker.io/library/pause:1";
 pub const BUSYBOX: &str = "busybox:1";
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// (package, program, place in the image)
+/// The programs in the image: (package, program, place in the image).
 const PROGRAMS: [(&str, &str, &str); 2] =
     [("holdfast-agent", "holdfast-agent", "holdfast-agent"), ("holdfast-cni", "holdfast", "cni/holdfast")];
 
-/// Builds holdfast's programs, static, and packs them; gives the archive.
+/// Builds holdfast's programs, static, and packs them; returns the archive.
 pub fn holdfast(progress: &Progress) -> Result<PathBuf> {
     let target = workspace_target()?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -51,14 +51,14 @@ pub fn holdfast(progress: &Progress) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// The image of the process that holds a pod's namespaces.
+/// Writes the image of the process that holds a pod's namespaces.
 pub(crate) fn pause(program: &Path, archive: &Path) -> Result<()> {
     let mut layer = Layer::new()?;
     layer.program(program, "pause")?;
     Image { name: PAUSE, entrypoint: Some("/pause"), environment: BTreeMap::new() }.write(layer, archive)
 }
 
-/// An image with every applet of `busybox`.
+/// Writes an image with every applet of `busybox`.
 pub(crate) fn busybox(busybox: &Path, archive: &Path) -> Result<()> {
     let mut layer = Layer::new()?;
     layer.program(busybox, "bin/busybox")?;
@@ -73,7 +73,7 @@ pub(crate) fn busybox(busybox: &Path, archive: &Path) -> Result<()> {
     Image { name: BUSYBOX, entrypoint: None, environment }.write(layer, archive)
 }
 
-/// The folder that cargo builds into, asked of cargo: it may be set by environment or configuration.
+/// Returns the folder that cargo builds into, as cargo reports it: environment or configuration may set it.
 fn workspace_target() -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let text = output(cargo.args(["metadata", "--format-version", "1", "--no-deps"]))?;

@@ -47,7 +47,7 @@ use crate::setup::Release;
 pub struct Lab {
     layout: Layout,
     description: Box<Description>,
-    /// Nothing in one that was loaded.
+    /// The lock; none in a laboratory that was loaded.
     lock: Option<File>,
 }
 
@@ -68,7 +68,7 @@ impl Lab {
         Ok(Self { layout, description, lock: Some(lock) })
     }
 
-    /// The laboratory `name`, which must be up.
+    /// Returns the laboratory `name`, which must be up.
     pub fn load(name: &str) -> Result<Self> {
         let layout = Layout::new(name)?;
         let description = Description::read(&layout.state)?.with_context(|| {
@@ -78,7 +78,7 @@ impl Lab {
         Ok(Self { layout, description: Box::new(description), lock: None })
     }
 
-    /// Removes the laboratory `name`, whatever state it is in; fine if there is none.
+    /// Removes the laboratory `name` in any state; does nothing if there is none.
     pub fn remove(name: &str, progress: &Progress) -> Result<()> {
         let layout = Layout::new(name)?;
         if !layout.may_be_there() {
@@ -95,36 +95,36 @@ impl Lab {
         down::down(&self.layout, progress)
     }
 
-    /// Its names, files and addresses, as they were when it was brought up or loaded.
+    /// Returns its names, files and addresses, as they were when it was brought up or loaded.
     pub fn description(&self) -> &Description {
         &self.description
     }
 
-    /// A kubectl command for it.
+    /// Returns a kubectl command for it.
     pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = kubectl(&self.layout, &self.description.programs);
         command.args(arguments);
         command
     }
 
-    /// The node called `name`.
+    /// Returns the node called `name`.
     pub fn node(&self, name: &str) -> Result<Node> {
         let place = NODES.into_iter().find(|place| place.name == name);
         let place = place.with_context(|| format!("there is no node `{name}`: the nodes are {}", names()))?;
         Ok(Node::new(&self.layout, place, &self.description.programs))
     }
 
-    /// All nodes.
+    /// Returns all nodes.
     pub fn nodes(&self) -> Vec<Node> {
         NODES.map(|place| Node::new(&self.layout, place, &self.description.programs)).into()
     }
 
-    /// A command on the LAN's host.
+    /// Returns a command on the LAN's host.
     pub fn in_lan<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         in_netns(&self.layout, LAN, arguments)
     }
 
-    /// A command in the control plane's network namespace, where the API server's address is reachable.
+    /// Returns a command in the control plane's network namespace, where the API server's address is reachable.
     pub fn in_cp<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         in_netns(&self.layout, CP, arguments)
     }
@@ -134,12 +134,12 @@ impl Lab {
         self.nodes().iter().try_for_each(|node| node.load_image(archive))
     }
 
-    /// The services that should run and do not.
+    /// Returns the services that should run and do not.
     pub fn ended(&self) -> Result<Vec<String>> {
         up::ended(&self.layout, &self.description.programs)
     }
 
-    /// Says how to look around, and how to be rid of it.
+    /// Prints the commands to inspect it and to remove it.
     pub(crate) fn log_commands(&self, progress: &Progress) {
         progress.log(format!("try:        {} kubectl -- get nodes", self.layout.command()));
         progress.log(format!("remove it:  {} down", self.layout.command()));

@@ -81,7 +81,7 @@ enum Action {
     },
 }
 
-/// Does what the command line says. The code is that of the command that was run inside, if one was.
+/// Executes the command line. Returns the exit code of the command that was run inside, if there was one.
 pub fn run(arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
     let name = &arguments.name;
     match arguments.action {

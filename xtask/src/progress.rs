@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// When something that takes long first says that it is still going on; after that, less and less often.
+/// The time until the first reminder of a long step; the intervals after that grow.
 const REMINDER: Duration = Duration::from_secs(10);
 /// The pause between two polls of a condition: shorter than a person notices, long enough to cost nothing.
 const POLL: Duration = Duration::from_millis(50);
@@ -16,9 +16,9 @@ const SHOWN_LINES: usize = 20;
 
 /// One look at a condition that is waited for.
 pub enum Poll<T> {
-    /// It holds, and this is what was found.
+    /// The condition holds, with this result.
     Ready(T),
-    /// It does not hold yet, for this reason.
+    /// The condition does not hold yet, for this reason.
     Pending(String),
 }
 
@@ -34,7 +34,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// A clock that starts now.
+    /// Returns a progress whose clock starts now.
     pub fn new() -> Self {
         Self { started: Instant::now() }
     }
@@ -73,7 +73,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Looks at a condition until it holds or `limit` is over. An error from `look` ends the wait at once.
+    /// Polls a condition until it holds or `limit` is over. An error from `look` ends the wait at once.
     pub fn wait<T>(&self, what: &str, limit: Duration, mut look: impl FnMut() -> Result<Poll<T>>) -> Result<T> {
         let begun = Instant::now();
         let mut reminder = REMINDER;
@@ -94,7 +94,7 @@ impl Progress {
     }
 }
 
-/// The last lines of a log, for an error's text.
+/// Returns the last lines of a log, for an error's text.
 pub fn tail(log: &Path) -> String {
     let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -108,7 +108,7 @@ fn last_line(log: &Path) -> String {
     if line.is_empty() { String::new() } else { format!(": {}", line.chars().take(100).collect::<String>()) }
 }
 
-/// Runs a short command and gives its standard output. A failure carries the command line and its standard error.
+/// Runs a short command and returns its standard output. A failure carries the command line and its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
     let line = format!("{command:?}");
     let result = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {line}"))?;

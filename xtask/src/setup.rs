@@ -57,8 +57,8 @@ pub fn parts(release: Release, progress: &Progress) -> Result<PathBuf> {
     })
 }
 
-/// Gives every file of the folder `from` another name in the folder `to`. A node sees the one folder and no other, so that
-/// symbolic links to another would end nowhere.
+/// Makes a hard link in the folder `to` for every file of the folder `from`. A node sees this folder only, so symbolic
+/// links to another would dangle.
 fn link(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {

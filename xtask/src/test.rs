@@ -45,10 +45,10 @@ pub struct Arguments {
     /// Leave the cluster up
     #[arg(long)]
     keep: bool,
-    /// The guard on Debian's kernels too, in virtual machines: the oldest, the newest and some between
+    /// Test the guard on Debian's kernels too, in virtual machines: the oldest, the newest and some between
     #[arg(long)]
     vm: bool,
-    /// Of the kernels only these (6.1, say), whatever else Debian serves; again for more. Turns --vm on
+    /// Only these of Debian's kernels, for example 6.1; repeatable. Implies --vm
     #[arg(long = "kernel", value_name = "VERSION")]
     kernels: Vec<String>,
 }
@@ -136,12 +136,12 @@ fn perform(suite: Suite, arguments: &Arguments, progress: &Progress) -> Result<T
     }
 }
 
-/// Runs all tests of what these arguments choose.
+/// Runs all tests that these arguments select.
 fn tests(chosen: &[&str]) -> Result<Tally> {
     Tally::of_tests(cargo(&["test", "--no-fail-fast"]).args(chosen))
 }
 
-/// Runs tests that start a Kubernetes of their own: this release.
+/// Runs tests that start a Kubernetes of this release themselves.
 fn on_release(release: Release, chosen: &[&str]) -> Result<Tally> {
     Tally::of_tests(cargo(&["test", "--no-fail-fast"]).args(chosen).env(VARIABLE, release.to_string()))
 }
@@ -167,7 +167,7 @@ fn kernels(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
 /// Brings a laboratory up, installs holdfast as a user would, and runs the suite on it.
 fn cluster(arguments: &Arguments, progress: &Progress) -> Result<Tally> {
     let lab = Cluster::Lab(Lab::recreate(&arguments.name, arguments.kubernetes, progress)?);
-    // Short rests, so that tests of collection end soon.
+    // Short cooldowns, so that tests of collection end soon.
     let values = json!({"spiderpoolController": {"releasedRestSeconds": 5, "unlistedRestSeconds": 10}});
     let tally = deploy::install(&lab, &values, progress).and_then(|()| {
         let tests = ["test", "--package", "holdfast-tests", "--features", "cluster", "--test", "cluster"];

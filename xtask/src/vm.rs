@@ -54,7 +54,7 @@ pub fn run(wanted: &[String], progress: &Progress, mut report: impl FnMut(&Kerne
     Ok(())
 }
 
-/// Builds the tests as static programs; gives them by name.
+/// Builds the tests as static programs; returns them by name.
 fn tests(progress: &Progress) -> Result<BTreeMap<&'static str, PathBuf>> {
     progress.log("building the tests, static");
     let mut cargo =

@@ -76,7 +76,7 @@ fn a_laboratory_from_up_to_down() -> Result<()> {
     Lab::remove(&name, &progress)
 }
 
-/// A second run of the same tests would wait.
+/// Checks that the laboratory's lock is held, so that a second run of the same tests waits.
 fn its_name_is_taken(lab: &Lab) -> Result<()> {
     let lock = lab.description().state_dir.with_extension("lock");
     let taken = !Command::new("flock").arg("--nonblock").arg(&lock).arg("true").status()?.success();
@@ -104,7 +104,7 @@ fn cluster(lab: &Lab) -> Result<String> {
     output(&mut lab.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]))
 }
 
-/// Takes it down; nothing of it may be left.
+/// Takes it down and checks that nothing of it is left.
 fn taken_down(lab: Lab, progress: &Progress) -> Result<()> {
     let description = lab.description().clone();
     lab.down(progress)?;
@@ -117,7 +117,8 @@ fn taken_down(lab: Lab, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// A privileged pod of the node's network runs before there is a CNI configuration, installs one, and sees a pod's namespace.
+/// Checks that a privileged pod of the node's network runs before there is a CNI configuration, installs one, and sees
+/// a pod's namespace.
 fn agent_sees_the_node(lab: &Lab) -> Result<()> {
     apply(lab)?;
     output(&mut lab.kubectl(&["rollout", "status", "daemonset/agent", "--timeout=60s"]))?;
@@ -154,7 +155,7 @@ fn pods_survive_the_runtime(lab: &Lab, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// After a power cut the disk is as it was, and what lived in memory is gone.
+/// Checks that a power cut leaves the disk unchanged and clears everything in memory.
 fn power_comes_back(lab: &Lab, progress: &Progress) -> Result<()> {
     let node = lab.node("node1")?;
     let boot = || output(&mut lab.kubectl(&["get", "node", "node1", "-o", "jsonpath={.status.nodeInfo.bootID}"]));
@@ -171,7 +172,7 @@ fn power_comes_back(lab: &Lab, progress: &Progress) -> Result<()> {
     })
 }
 
-/// A node whose leader alone was killed counts as off, and what is left of it is not in the way.
+/// Checks that a node whose leader alone was killed counts as off and boots again despite its remains.
 fn half_a_node_boots(lab: &Lab, progress: &Progress) -> Result<()> {
     let node = lab.node("node2")?;
     let leader = node.leader_pid().context("node2 is on")?;

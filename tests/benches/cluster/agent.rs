@@ -20,7 +20,7 @@ use crate::{
     world::World,
 };
 
-/// Where the chart has it answer, on its node.
+/// The agent's health address on its node, as the chart configures it.
 const METRICS: &str = "127.0.0.1:5710";
 
 /// The agent of a node.
@@ -30,7 +30,7 @@ pub(crate) struct Agent {
     network: PathBuf,
 }
 
-/// What a process uses.
+/// The memory and processor time of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Vitals {
     /// Resident memory, in kB.
@@ -39,7 +39,7 @@ pub(crate) struct Vitals {
     pub(crate) busy: Duration,
 }
 
-/// What it has counted.
+/// The agent's metrics, as text.
 pub(crate) struct Metrics(String);
 
 impl Agent {
@@ -55,7 +55,7 @@ impl Agent {
         Ok(Self { pod: pod.name_any(), process: process_of(container)?, network: world.node(node)?.netns.clone() })
     }
 
-    /// The lines of its log that are not older.
+    /// Returns the lines of its log that are not older than `within`, rounded up to seconds.
     pub(crate) fn said(&self, world: &World, within: Duration) -> Result<Vec<Value>> {
         let since = format!("--since={}s", within.as_secs() + 1);
         let log = world.cluster.run(&["-n", NAMESPACE, "logs", &self.pod, &since])?;
@@ -89,7 +89,7 @@ pub(crate) fn metrics() -> Result<Metrics> {
 }
 
 impl Metrics {
-    /// The value of one line, by all that stands before it. What was never counted is 0.
+    /// Returns the value of the line that begins with `line`. A metric that was never counted is 0.
     pub(crate) fn value(&self, line: &str) -> Result<f64> {
         let value = self.0.lines().find_map(|there| there.strip_prefix(line)?.strip_prefix(' '));
         value.map_or(Ok(0.0), |value| value.trim().parse().with_context(|| format!("{line} {value}")))

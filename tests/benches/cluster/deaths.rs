@@ -1,13 +1,13 @@
-//! A sandbox's process is killed, with its runtime running: when the agent knows, and when it would know had it waited for
-//! the runtime.
+//! Kills a sandbox's process while its runtime runs: the time until the agent knows, and the time until the runtime's
+//! DEL tells it.
 //!
 //! ```text
 //! killed ─▶ agent logs the end ─▶ endpoint loses its holder (a second look agrees)
 //!        └▶ containerd, kubelet notice ─▶ DEL reaches the agent ─▶ ADD: endpoint names the new sandbox
 //! ```
 //!
-//! The agent's part is read from the times in its log, which are of the clock that the kill is timed with. When DEL came
-//! is the time of its answer less what it took; for that the server has to log at debug level.
+//! The agent's part is read from the times in its log, which are of the clock that the kill is timed with. The time of
+//! DEL is the time of its answer minus its duration; for that the server has to log at debug level.
 
 use std::time::{Duration, Instant};
 
@@ -25,10 +25,10 @@ use crate::{
     workload::{Holder, Workload},
 };
 
-/// Between two deaths: the last one's new sandbox is settled by then.
+/// The pause between two deaths, after which the new sandbox of the last one is settled.
 const REST: Duration = Duration::from_secs(2);
 
-/// What followed a kill, and after how long.
+/// The times from a kill to the events that follow it.
 struct Death {
     known: Duration,
     shown: Duration,
@@ -98,14 +98,14 @@ fn die(workload: &Workload<'_>, watch: &mut Watch, holder: &Holder) -> Result<De
     Ok(Death { known, shown: shown - killed, del, bound: bound - killed })
 }
 
-/// How long after a moment a line was logged.
+/// Returns the time from a moment to a line of the log.
 fn after(moment: Timestamp, line: &Value) -> Result<Duration> {
     let logged: Timestamp = line["timestamp"].as_str().context("a line of the log has a time")?.parse()?;
-    // Its digits end at the microsecond: a line may seem to be a little older than it is.
+    // The log's times end at the microsecond, so a line may seem a little older than it is.
     Ok(Duration::try_from(logged.duration_since(moment)).unwrap_or_default())
 }
 
-/// A duration as it is logged, `1.5ms`.
+/// Parses a duration as it is logged, for example `1.5ms`.
 fn duration(text: &str) -> Option<Duration> {
     let units = [("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)];
     let (number, unit) = units.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What was measured again and again, by the name that it is printed with.
+/// The values of a repeated measurement, and the name that they are printed with.
 #[derive(Debug, Clone)]
 pub(crate) struct Figures {
     what: &'static str,
@@ -18,7 +18,7 @@ impl Figures {
         self.values.push(value);
     }
 
-    /// The value that so many percent are not above.
+    /// Returns the given percentile.
     pub(crate) fn at(&self, percent: usize) -> Duration {
         let mut sorted = self.values.clone();
         sorted.sort_unstable();
@@ -31,7 +31,7 @@ impl Figures {
         println!("{}", self.line());
     }
 
-    /// Prints it with its part of what is allowed.
+    /// Prints it with its share of the budgets.
     pub(crate) fn print_beside(&self, budgets: &[(usize, Duration)]) {
         let part = |(percent, budget): &(usize, Duration)| {
             let part = self.at(*percent).as_secs_f64() / budget.as_secs_f64();

@@ -1,7 +1,7 @@
-//! What the agent uses while pods send nothing but what is not their own.
+//! The agent's memory and processor time while pods send only packets from addresses that are not their own.
 //!
-//! How much a packet costs in the kernel, and what the limits on events keep back, `cargo xtask bench guard` measures.
-//! Here the whole agent runs: each event that comes through is logged, told as Kubernetes events and looked into.
+//! The benchmark `guard` measures the cost of a packet in the kernel and the events that the rate limit holds back.
+//! Here the whole agent runs: it logs each event that comes through, records Kubernetes events and examines the link.
 
 use std::{
     net::Ipv4Addr,
@@ -18,9 +18,9 @@ use crate::{
 };
 
 const PACKETS: u32 = 1_000_000;
-/// Between looks at the agent's memory.
+/// The interval between two samples of the agent's memory.
 const LOOK: Duration = Duration::from_millis(20);
-/// After a flood, until the agent has come to rest.
+/// The pause after a flood, until the agent is idle.
 const REST: Duration = Duration::from_secs(10);
 const COUNTED: [&str; 4] = [
     r#"holdfast_guard_drops_total{kind="drop_foreign"}"#,
@@ -92,7 +92,7 @@ fn difference(before: &Metrics, after: &Metrics) -> Result<[f64; 4]> {
     Ok(counts)
 }
 
-/// In percent of one processor.
+/// Returns the processor time between two samples, in percent of one processor.
 fn share(from: Vitals, to: Vitals, time: Duration) -> f64 {
     100.0 * to.busy.saturating_sub(from.busy).as_secs_f64() / time.as_secs_f64()
 }

@@ -1,5 +1,5 @@
-//! What users of a cluster notice: the laboratory, with holdfast installed. Measurements: they print and do not judge, for
-//! numbers depend on the machine and on who else uses it.
+//! Measurements on a cluster: the laboratory, with holdfast installed. They print numbers and have no limits, because
+//! numbers depend on the machine and its load.
 //!
 //! ```text
 //! world     the laboratory that HOLDFAST_LAB_NAME names, and a client of its API server
@@ -28,7 +28,7 @@ mod verbs;
 
 use crate::{workload::Workload, world::World};
 
-/// On both nodes; each is measured for itself.
+/// The number of pods on both nodes; each pod is measured alone.
 const PODS: u32 = 20;
 
 fn main() -> anyhow::Result<()> {

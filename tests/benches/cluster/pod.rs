@@ -24,14 +24,14 @@ use xtask::progress::output;
 
 const INTERFACE: &str = "eth0";
 
-/// The first process of a container, found by the container's ID in the names of its cgroups. Nodes share the process IDs
-/// of the machine.
+/// Returns the first process of a container, found by the container's ID in the names of its cgroups. Nodes share the
+/// process IDs of the machine.
 pub(crate) fn process_of(container: &str) -> Result<Pid> {
     let found = process_with(|folder| fs::read_to_string(folder.join("cgroup")).is_ok_and(|it| it.contains(container)));
     found?.with_context(|| format!("container {container} has no process"))
 }
 
-/// The process of a program in a node's cgroup: other laboratories have nodes of the same names.
+/// Returns the process of a program in a node's cgroup: other laboratories have nodes of the same names.
 pub(crate) fn process_on(cgroup: &str, program: &str) -> Result<Pid> {
     let below = format!("/{cgroup}/");
     let found = process_with(|folder| {
@@ -41,7 +41,7 @@ pub(crate) fn process_on(cgroup: &str, program: &str) -> Result<Pid> {
     found?.with_context(|| format!("no {program} runs in {cgroup}"))
 }
 
-/// The first process whose folder in /proc is as wanted. Processes come and go while that is read.
+/// Returns the first process whose folder in /proc is as wanted. Processes come and go while that is read.
 fn process_with(wanted: impl Fn(&Path) -> bool) -> Result<Option<Pid>> {
     let mut processes: Vec<i32> = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -93,7 +93,7 @@ impl Port {
         self.address.addr().unwrap_or_default()
     }
 
-    /// A frame with this source address.
+    /// Returns a frame with this source address.
     pub(crate) fn frame_from(&self, address: IpAddr) -> Vec<u8> {
         match address {
             IpAddr::V4(address) => frames::ipv4(self.mac(), address, "bench"),
@@ -103,18 +103,18 @@ impl Port {
 
     pub(crate) fn send(&self, frame: &[u8]) -> Result<()> {
         match sendto(self.socket.as_raw_fd(), frame, &self.address, MsgFlags::empty()) {
-            // The interface's queue is full: a packet that was lost on the way.
+            // The interface's queue is full: this counts as a packet lost on the way.
             Ok(_) | Err(Errno::ENOBUFS) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// The kernel's table of who may use which address, on a node.
+/// The guard's map of bindings on a node.
 pub(crate) struct Bindings(HashMap<MapData, BindingKey, Binding>);
 
 impl Bindings {
-    /// Through the BPF file system that a process of the node sees.
+    /// Opens the map through the BPF file system that a process of the node sees.
     pub(crate) fn of_node(process: i32) -> Result<Self> {
         let pin = format!("/proc/{process}/root/sys/fs/bpf/holdfast/maps/BINDINGS");
         let map = MapData::from_pin(&pin).and_then(Map::from_map_data).and_then(HashMap::try_from);
@@ -128,7 +128,7 @@ impl Bindings {
         Ok(self.0.insert(key, Binding { state: STATE_STALE, ..binding }, 0)?)
     }
 
-    /// Whether the link's packets from the address pass.
+    /// Returns true if the link's packets from the address pass.
     pub(crate) fn is_current(&self, link: u32, address: IpAddr) -> Result<bool> {
         match self.0.get(&key(link, address), 0) {
             Ok(binding) => Ok(binding.state == STATE_CURRENT),

@@ -1,4 +1,4 @@
-//! How soon a record that names an older container than the one that lives is corrected.
+//! The time until a record that names an older container than the living one is corrected.
 //!
 //! By a packet: the record and the kernel's table are put into the state that a crash between link and record leaves,
 //! the table without the address for the pod's link, the record with an older container. The pod's first packet is
@@ -29,11 +29,11 @@ use crate::{
     workload::{Holder, Workload},
 };
 
-/// After each: whatever the changed record leads to by way of the watch is over by then.
+/// The pause after each, until the effects of the changed record through the watch are over.
 const REST: Duration = Duration::from_millis(1_200);
-/// Between looks at the kernel's table.
+/// The interval between two reads of the kernel's table.
 const LOOK: Duration = Duration::from_micros(200);
-/// Of the pods, these many are measured without a wrong packet.
+/// The number of pods that are measured without a wrong packet.
 const QUIET: usize = 10;
 
 pub(crate) fn run(workload: &Workload<'_>, pods: &[Holder]) -> Result<()> {
@@ -49,7 +49,7 @@ pub(crate) fn run(workload: &Workload<'_>, pods: &[Holder]) -> Result<()> {
     })
 }
 
-/// Writes an older container into the record; back when that is heard of.
+/// Writes an older container into the record and waits until the watch reports it.
 async fn leave_behind(workload: &Workload<'_>, watch: &mut Watch, pod: &str, older: &str) -> Result<()> {
     workload.patch(pod, &json!({"status": {"current": {"containerID": older}}})).await?;
     watch.record(pod, |holder| names(holder, older)).await.map(drop)

@@ -6,16 +6,16 @@
 //!                  and beside it: a process that does nothing, the plugin asked for its VERSION, and get, create, put
 //! ```
 //!
-//! The agent is the one that the chart has installed, on its node; the API server is the laboratory's; the pods are made
-//! by the StatefulSet controller and bound by the scheduler. Only the runtime is played: without a kubelet nobody else
-//! starts these pods, and this calls the plugin's binary in the node's own namespaces, with the configuration that the
-//! agent has installed there, as libcni does. A sandbox is what an ADD finds of one: a network namespace, and a process
-//! in a cgroup with the container's ID in its name. containerd goes on, for it carries the agent's log away.
+//! The agent is the one that the chart has installed on its node; the API server is the laboratory's; the StatefulSet
+//! controller makes the pods and the scheduler binds them. Only the runtime is simulated: no kubelet starts these pods,
+//! and this calls the plugin's binary in the node's own namespaces, with the configuration that the agent has installed
+//! there, as libcni does. A sandbox has the parts that an ADD looks for: a network namespace, and a process in a cgroup
+//! with the container's ID in its name. containerd keeps running, because it collects the agent's log.
 //!
-//! What is left out: the runtime's own share, that a runtime ends the sandbox's process before it calls DEL, and that it
-//! makes and removes a network namespace for each sandbox. Between two calls there is a pause: links are unregistered
-//! after DEL has answered, and this is about one call at a time. All runs on one machine, so whatever the API server and
-//! etcd take is on the processors that the agent uses.
+//! The measurement leaves out the runtime's own share: it ends the sandbox's process before it calls DEL, and makes and
+//! removes a network namespace for each sandbox. A pause separates two calls, because the kernel unregisters links
+//! after DEL has answered, and each call is measured alone. Everything runs on one machine, so the API server and etcd
+//! share the processors with the agent.
 
 mod floor;
 mod node;
@@ -42,14 +42,14 @@ use sandbox::{Network, Process};
 const NODE: &str = "node2";
 const SET: &str = "verbs";
 const PODS: u32 = 250;
-/// After the namespaces were made.
+/// The pause after the namespaces are made.
 const SETTLE: Duration = Duration::from_secs(5);
-/// After each verb.
+/// The pause after each verb.
 const REST: Duration = Duration::from_millis(100);
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A node whose kubelet is away. It comes back however this ends.
+/// A node whose kubelet is stopped. Dropping this starts it again.
 struct KubeletAway {
     node: Node,
     progress: Progress,
@@ -76,7 +76,7 @@ pub(crate) fn run(workload: &Workload<'_>) -> Result<()> {
     let noop = Noop::build()?;
     let away = KubeletAway::on(workload)?;
     let measured = measure(workload, &away.node, &noop);
-    // Before the kubelet comes back: it would start all of them.
+    // The set is removed before the kubelet comes back, which would start all of its pods.
     workload.remove(SET)?;
     measured?.print();
     Ok(())
@@ -84,7 +84,7 @@ pub(crate) fn run(workload: &Workload<'_>) -> Result<()> {
 
 fn measure<'a>(workload: &Workload<'_>, node: &Node, noop: &'a Noop) -> Result<Bench<'a>> {
     let world = workload.world;
-    // What follows from a node that is not ready is over once the node is seen as that.
+    // The effects of a node that is not ready are over once the API server reports the node as not ready.
     world.wait("the node to be seen as not ready", || {
         let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
         let ready = world.cluster.run(&["get", "node", NODE, "-o", ready])?;

@@ -1,4 +1,4 @@
-//! Endpoints, as the API server tells of them.
+//! A watch of endpoints.
 
 use std::{
     pin::Pin,
@@ -31,7 +31,7 @@ impl Watch {
         Ok(self.0.next().await.context("the watch of the endpoints ended")??)
     }
 
-    /// Waits until a pod's record is as wanted; gives it with the moment at which it was heard of.
+    /// Waits until a pod's record is as wanted; returns it with the time at which the watch reported it.
     pub(crate) async fn record(&mut self, pod: &str, wanted: impl Fn(&Holder) -> bool) -> Result<(Holder, Instant)> {
         let look = async {
             loop {
@@ -49,7 +49,7 @@ impl Watch {
     }
 }
 
-/// Whether the record names this container.
+/// Returns true if the record names this container.
 pub(crate) fn names(holder: &Holder, container: &str) -> bool {
     holder.container_id.as_ref().is_some_and(|there| there.as_str() == container)
 }

@@ -20,7 +20,7 @@ pub(crate) struct Workload<'w> {
     pub(crate) world: &'w World,
 }
 
-/// Who holds a pod's addresses.
+/// The holder of a pod's addresses.
 #[derive(Debug, Clone)]
 pub(crate) struct Holder {
     pub(crate) pod: String,
@@ -37,7 +37,7 @@ pub(crate) struct Assigned {
 }
 
 impl<'w> Workload<'w> {
-    /// An empty namespace; what an earlier run left goes.
+    /// Makes an empty namespace, after removing that of an earlier run.
     pub(crate) fn new(world: &'w World) -> Result<Self> {
         world.cluster.run(&["delete", "namespace", NAMESPACE, "--ignore-not-found"])?;
         let pool = |name: &str, subnet: &str, gateway: &str, range: &str| {
@@ -59,7 +59,7 @@ impl<'w> Workload<'w> {
         Ok(Self { world })
     }
 
-    /// A StatefulSet whose pods start all at once, on one node if that is named, and stay there whatever becomes of it.
+    /// Makes a StatefulSet whose pods start all at once, on one node if that is named, and tolerate every taint.
     pub(crate) fn stateful_set(&self, name: &str, replicas: u32, node: Option<&str>) -> Result<()> {
         let selector = node.map_or(json!({}), |node| json!({"kubernetes.io/hostname": node}));
         let set = json!({
@@ -81,12 +81,12 @@ impl<'w> Workload<'w> {
         self.world.cluster.apply(&set.to_string()).map(drop)
     }
 
-    /// The endpoints of the namespace.
+    /// Returns the endpoints of the namespace.
     pub(crate) fn endpoints(&self) -> Api<SpiderEndpoint> {
         Api::namespaced(self.world.client.clone(), NAMESPACE)
     }
 
-    /// Waits until all pods of a set are ready; gives their holders.
+    /// Waits until all pods of a set are ready; returns their holders.
     pub(crate) fn ready(&self, set: &str, replicas: u32) -> Result<Vec<Holder>> {
         self.world.wait(&format!("the pods of {set}"), || {
             let ready = self.pods(set)?.iter().filter(|pod| is_ready(pod)).count();
@@ -127,7 +127,7 @@ impl<'w> Workload<'w> {
         cluster.run(&[&["-n", NAMESPACE, "delete", "pods"], &now[..]].concat()).map(drop)
     }
 
-    /// Writes into a record, as somebody who knows better would.
+    /// Patches a record, as another writer would.
     pub(crate) async fn patch(&self, pod: &str, change: &Value) -> Result<()> {
         let patch = kube::api::Patch::Merge(change);
         self.endpoints()

@@ -48,7 +48,7 @@ impl World {
         }
     }
 
-    /// What the laboratory says of a node.
+    /// Returns the laboratory's description of a node.
     pub(crate) fn node(&self, name: &str) -> Result<&NodeDescription> {
         let node = self.lab().description().nodes.iter().find(|node| node.name == name);
         node.with_context(|| format!("the laboratory has no node {name}"))
@@ -58,13 +58,13 @@ impl World {
         self.runtime.block_on(work)
     }
 
-    /// Looks until there is something.
+    /// Polls until `look` has a result.
     pub(crate) fn wait<T>(&self, what: &str, look: impl FnMut() -> Result<Poll<T>>) -> Result<T> {
         self.progress.wait(what, Duration::from_secs(180), look)
     }
 }
 
-/// A client that goes the way of the network namespace it is first used in.
+/// Returns a client that connects from the network namespace of its first use.
 pub(crate) async fn connect(kubeconfig: Kubeconfig) -> Result<Client> {
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)

@@ -1,4 +1,4 @@
-//! How soon the agent knows that a sandbox's process has ended.
+//! The time from the end of a sandbox's process to the agent.
 
 use std::{
     process::{Child, Command},

@@ -1,4 +1,4 @@
-//! Pods that send nothing but what is not their own.
+//! Floods by pods that send only packets from addresses that are not their own.
 
 use std::{
     net::Ipv4Addr,
@@ -19,7 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 const LASTS: Duration = Duration::from_secs(5);
 const COUNTERS: [Counter; 5] =
     [Counter::DropForeign, Counter::DropStale, Counter::Events, Counter::EventsLimited, Counter::EventsLost];
-/// In the flood of pods.
+/// The number of pods in a flood.
 const PODS: u32 = 32;
 
 pub(crate) fn run() -> Result<()> {
@@ -78,7 +78,8 @@ fn flood(
     print(what, guard, &before, sent, heard, busy)
 }
 
-/// With nobody who reads, the ring fills up and what does not fit is counted; no packet passes for it.
+/// Measures a flood without a reader: the ring fills up, and the events that do not fit are counted; no packet passes
+/// because of that.
 fn silent_agent(
     guard: &Datapath,
     reports: &mut Reports,
@@ -91,7 +92,7 @@ fn silent_agent(
     while let Some(event) = reports.try_next() {
         heard += u64::from(event?.kind == EventKind::Foreign);
     }
-    print("32 pods, nobody reads", guard, &before, sent, heard, Duration::ZERO)
+    print("32 pods, no reader", guard, &before, sent, heard, Duration::ZERO)
 }
 
 fn print(
@@ -112,7 +113,7 @@ fn print(
     Ok(())
 }
 
-/// Sends for as long as a flood lasts, from all of the pods in turn; gives the number of packets.
+/// Sends for as long as a flood lasts, from all of the pods in turn; returns the number of packets.
 fn send(pods: &[Pod], address: &impl Fn(u32) -> Ipv4Addr) -> Result<u64> {
     let begun = Instant::now();
     let mut sent = 0;
@@ -127,7 +128,7 @@ fn send(pods: &[Pod], address: &impl Fn(u32) -> Ipv4Addr) -> Result<u64> {
     Ok(sent.into())
 }
 
-/// Of this thread.
+/// Returns the processor time of this thread.
 fn cpu_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }

@@ -1,4 +1,4 @@
-//! How soon the agent hears of a stale packet.
+//! The time from a stale packet to the agent.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -30,7 +30,8 @@ pub(crate) fn run() -> Result<()> {
     let (mut seen, mut heard) = (Vec::new(), Vec::new());
     listen(reports, |next| {
         for number in 0..PACKETS {
-            // Each address for the first time: what comes later is kept back for a while.
+            // Each address is used for the first time, because the limit holds later events of an address back for a
+            // while.
             let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 7, 1, 0)) + number);
             guard.bind(&binding(&pod, address, 1))?;
             guard.mark_stale(pod.link, address.into())?;
@@ -58,7 +59,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Gives `work` the next event with the time at which a reader that waits, as the agent does, had it.
+/// Runs `work` with a source of events, each with the time at which a waiting reader, such as the agent, received it.
 pub(crate) fn listen(
     mut reports: Reports,
     work: impl FnOnce(&dyn Fn() -> Result<(GuardEvent, Duration)>) -> Result<()>,
@@ -78,7 +79,7 @@ pub(crate) fn listen(
     work(&|| receiver.recv_timeout(LIMIT).with_context(|| format!("no event within {LIMIT:?}")))
 }
 
-/// The clock of events.
+/// Returns the time of the clock that events are stamped with.
 pub(crate) fn now() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }

@@ -1,5 +1,5 @@
-//! What the guard costs and how soon it is heard of. Measurements: they print and do not judge, for numbers depend on
-//! the machine and on who else uses it. `cargo xtask bench guard` runs them.
+//! Measurements of the guard: its cost, and the latency of its events. They print numbers and have no limits, because
+//! numbers depend on the machine and its load. `cargo xtask bench guard` runs them.
 //!
 //! ```text
 //! programs   one program by itself, BPF_PROG_TEST_RUN    ─┐ each beside a program that does nothing

@@ -1,7 +1,7 @@
-//! What the guard adds to UDP through a pod's veth.
+//! The time that the guard adds to UDP through a pod's veth.
 //!
 //! ```text
-//! pod 10.7.0.2 bound, .3 foreign, .4 stale, 192.168.9.2 outside ── eth0 ══ pod ── node .1, sockets that nobody reads
+//! pod 10.7.0.2 bound, .3 foreign, .4 stale, 192.168.9.2 outside ── eth0 ══ pod ── node .1, sockets without a reader
 //! ```
 //!
 //! A packet goes all the way from the sender's call to the receiver's socket (or the program that drops it) before the
@@ -33,7 +33,7 @@ use nix::{
 use crate::{empty::Empty, packets::median};
 
 const PACKETS: u32 = 20_000;
-/// Taken in turns: nothing, empty, guard.
+/// The number of rounds; each measures nothing, empty and guard in turn.
 const ROUNDS: usize = 25;
 const PAYLOAD: [u8; 64] = [0; 64];
 const PORT: u16 = 9;
@@ -47,7 +47,7 @@ struct Link {
     mac: [u8; 6],
 }
 
-/// What is on the link.
+/// The programs on the link.
 #[derive(Clone, Copy)]
 enum Attached {
     Nothing,
@@ -94,7 +94,7 @@ impl Link {
         for address in ["10.7.0.1/24", "192.168.9.1/24"] {
             node.host.ip(&format!("addr add {address} dev pod"))?;
         }
-        // Nobody has to ask for anybody's MAC, which the guard would rightly drop.
+        // Permanent neighbour entries: no host has to send ARP requests, which the guard would drop.
         let (mac, node_mac) = (pod.mac("eth0")?, node.host.mac("pod")?);
         for address in ["10.7.0.1", "192.168.9.1"] {
             pod.ip(&format!("neigh replace {address} lladdr {node_mac} dev eth0 nud permanent"))?;
@@ -125,7 +125,7 @@ impl Link {
                 self.detach(variant, attached, guard, empty)?;
             }
         }
-        // Within a round: the rounds differ by what else the machine does.
+        // The ratios are within a round, because the machine's load differs between rounds.
         let ratio = |base: &[Duration]| {
             let mut ratios: Vec<f64> =
                 times[2].iter().zip(base).map(|(guard, base)| guard.as_secs_f64() / base.as_secs_f64()).collect();
@@ -138,7 +138,7 @@ impl Link {
         Ok(())
     }
 
-    /// Both ways, as the guard is.
+    /// Attaches a program in both directions, as the guard's programs are.
     fn attach(&self, what: Attached, guard: &Datapath, empty: &mut Empty) -> Result<Vec<SchedClassifierLinkId>> {
         match what {
             Attached::Nothing => Ok(Vec::new()),
@@ -201,7 +201,7 @@ fn socket(host: &Host, from: Ipv4Addr, to: Ipv4Addr) -> Result<UdpSocket> {
     })?
 }
 
-/// The time of one packet, on average over [`PACKETS`].
+/// Returns the time of one packet, on average over [`PACKETS`].
 fn send(socket: &UdpSocket) -> Result<Duration> {
     let mut first = CpuSet::new();
     first.set(0)?;

@@ -11,7 +11,7 @@ use super::toolchain::Toolchain;
 
 const FILE: &str = "RECORD.json";
 
-/// Stands beside the object.
+/// The committed record, in a file beside the object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -21,14 +21,14 @@ pub struct Record {
     pub bpf_linker: String,
     /// The program that stripped the debug information.
     pub objcopy: String,
-    /// Of the sources, in the order of their names.
+    /// The hash of the sources, in the order of their names.
     pub source_sha256: String,
-    /// Of the object.
+    /// The hash of the object.
     pub sha256: String,
 }
 
 impl Record {
-    /// The record of an object just made.
+    /// Returns the record of an object just made.
     pub(super) fn new(toolchain: &Toolchain, object: &[u8], source: &Path) -> Result<Self> {
         let [rustc, bpf_linker, objcopy] = toolchain.versions().map(str::to_owned);
         Ok(Self { rustc, bpf_linker, objcopy, source_sha256: source_hash(source)?, sha256: hash(object) })
@@ -52,13 +52,13 @@ impl Record {
         (&self.rustc, &self.bpf_linker, &self.objcopy) == (&other.rustc, &other.bpf_linker, &other.objcopy)
     }
 
-    /// The versions, for people.
+    /// Returns the versions as text for messages.
     pub(super) fn toolchain(&self) -> String {
         format!("{}, {}, {}", self.rustc, self.bpf_linker, self.objcopy)
     }
 }
 
-/// Everything the object is made from, sorted, relative to `folder`.
+/// Returns the paths of all sources of the object, sorted, relative to `folder`.
 pub(super) fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = ["Cargo.toml", "Cargo.lock", "abi/Cargo.toml"].map(PathBuf::from).into();
     for part in ["src", "abi/src"] {

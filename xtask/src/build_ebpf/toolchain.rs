@@ -19,7 +19,7 @@ use crate::setup::debian_packages;
 
 const DEBIAN_PACKAGES: [&str; 5] = ["gcc", "libstd-rust-web-dev-bpf", "llvm", "rust-web-clippy", "rustc-web"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-/// Finds the lints of its own compiler beside itself.
+/// Debian's Clippy, which finds the driver of its own compiler beside itself.
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 /// The program that strips.
 pub(super) const OBJCOPY: &str = "llvm-objcopy";
@@ -29,7 +29,7 @@ const BPF_LINKER: &str = "0.13.0";
 pub(super) struct Toolchain {
     /// Debian's compiler; otherwise cargo finds its own.
     rustc: Option<&'static str>,
-    /// The folder that bpf-linker is in, if it is not found without.
+    /// The folder with bpf-linker, if bpf-linker is not in the path.
     linker_folder: Option<PathBuf>,
     /// The source of the standard library, which is compiled along.
     library: Option<PathBuf>,
@@ -62,7 +62,7 @@ impl Toolchain {
         Ok(Self { rustc: Some(DEBIAN_RUSTC), linker_folder: Some(folder), library: None, versions })
     }
 
-    /// A cargo that compiles for BPF, up to the subcommand.
+    /// Returns a cargo command that compiles for BPF, without the subcommand.
     pub(super) fn cargo(&self) -> Command {
         let mut command = self.set_up(clean(cargo()));
         if self.library.is_some() {
@@ -71,7 +71,7 @@ impl Toolchain {
         command
     }
 
-    /// Clippy for BPF, up to the arguments.
+    /// Returns a Clippy command for BPF, without the arguments.
     pub(super) fn clippy(&self) -> Command {
         let mut command = if self.rustc.is_some() { self.set_up(clean(DEBIAN_CLIPPY)) } else { self.cargo() };
         command.arg("clippy");
@@ -93,24 +93,24 @@ impl Toolchain {
         command
     }
 
-    /// The source of the standard library, if it is compiled along.
+    /// Returns the source of the standard library, if it is compiled along.
     pub(super) fn library(&self) -> Option<&Path> {
         self.library.as_deref()
     }
 
-    /// Of compiler, linker and objcopy.
+    /// Returns the versions of compiler, linker and objcopy.
     pub(super) fn versions(&self) -> [&str; 3] {
         self.versions.each_ref().map(String::as_str)
     }
 }
 
-/// Cargo's folder of downloads.
+/// Returns cargo's folder of downloads.
 pub(super) fn cargo_home() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("CARGO_HOME").or_else(|| Some(set("HOME")?.join(".cargo"))).context("neither CARGO_HOME nor HOME is set")
 }
 
-/// A command without what `cargo run` has set for this process and its own compiler.
+/// Returns a command without the variables that `cargo run` sets for this process and its own compiler.
 fn clean(program: impl Into<OsString>) -> Command {
     let mut command = Command::new(program.into());
     for name in
@@ -121,19 +121,19 @@ fn clean(program: impl Into<OsString>) -> Command {
     command
 }
 
-/// The machine's own.
+/// Returns the cargo of this machine.
 pub(super) fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// The source of the active toolchain's standard library, if it is installed.
+/// Returns the source of the active toolchain's standard library, if it is installed.
 fn library() -> Result<Option<PathBuf>> {
     let sysroot = output(clean("rustc").args(["--print", "sysroot"]))?;
     let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
     Ok(library.join("library/core/Cargo.toml").exists().then_some(library))
 }
 
-/// Version, build and LLVM on one line.
+/// Returns the compiler's version, build and LLVM on one line.
 fn rustc_version(rustc: &str) -> Result<String> {
     let text = output(clean(rustc).arg("-vV"))?;
     let llvm = text.lines().find_map(|line| line.strip_prefix("LLVM version: ")).unwrap_or("unknown");
@@ -146,14 +146,14 @@ fn objcopy_version() -> Result<String> {
     Ok(format!("{OBJCOPY} {version}"))
 }
 
-/// Builds bpf-linker against the LLVM of Debian's compiler; gives the folder with the program.
+/// Builds bpf-linker against the LLVM of Debian's compiler; returns the folder with the program.
 fn debian_linker(rustc: &str, progress: &Progress) -> Result<PathBuf> {
     let llvm = debian_llvm()?;
     let name = llvm.file_name().and_then(|name| name.to_str()).context("LLVM's library has a name")?.to_owned();
     let major = name.split('.').find(|part| part.parse::<u32>().is_ok()).context("LLVM's library has a version")?;
     let key = cache::key(&[BPF_LINKER.as_bytes(), name.as_bytes(), rustc.as_bytes()]);
     let done = cache::ensure(&cache::root()?, "bpf-linker", &key, progress, |folder| {
-        // Only the unversioned name is missing, for which Debian's development package of LLVM would be 400 MB.
+        // Only the unversioned name is missing; Debian's development package of LLVM, which has it, takes 400 MB.
         let library = folder.join("llvm/lib");
         fs::create_dir_all(&library)?;
         symlink(&llvm, library.join("libLLVM.so"))?;
@@ -174,7 +174,7 @@ fn debian_linker(rustc: &str, progress: &Progress) -> Result<PathBuf> {
     Ok(done.join("bin"))
 }
 
-/// The LLVM library that Debian's compiler is linked with.
+/// Returns the LLVM library that Debian's compiler is linked with.
 fn debian_llvm() -> Result<PathBuf> {
     let libraries = output(clean("ldd").arg(DEBIAN_RUSTC))?;
     libraries

@@ -83,7 +83,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// In the laboratory, a host on the LAN pings the pod.
+    /// Pings the pod from a host on the LAN, in the laboratory only.
     pub(super) fn reach_from_lan(&self, holder: &Holder) -> Result<()> {
         let Cluster::Lab(lab) = self.cluster else { return Ok(()) };
         for address in [&holder.ipv4, &holder.ipv6] {
@@ -109,7 +109,7 @@ pub(super) fn fact(text: impl AsRef<str>) {
     println!("   {}", text.as_ref());
 }
 
-/// The StatefulSet of the demo.
+/// Returns the StatefulSet of the demo.
 pub(super) fn set() -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": SET, "namespace": "default"},

@@ -63,7 +63,7 @@ pub(super) fn move_pod(scene: &mut Scene<'_>) -> Result<()> {
     scene.reach_from_lan(&after)
 }
 
-/// A second sandbox is made for the pod, as by a runtime that lost track of the first: the first is stale from then on.
+/// Makes a second sandbox for the pod, like a runtime that lost track of the first. The first is stale from then on.
 pub(super) fn stale_container(scene: &mut Scene<'_>) -> Result<()> {
     scene.title("A newer sandbox takes the address while the old container still runs");
     let before = scene.holder("the pod", |_| true)?;
@@ -124,13 +124,13 @@ pub(super) fn delete_set(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Shell text that sets `pid` to the sandbox's own process, found by the container ID in its cgroup.
+/// Returns shell text that sets `pid` to the sandbox's own process, found by the container ID in its cgroup.
 fn pause_of(holder: &Holder) -> String {
     let id = &holder.container;
     format!("pid=$(grep -l {id} /proc/[0-9]*/cgroup 2>/dev/null | cut -d/ -f3 | head -n 1) && test -n \"$pid\"")
 }
 
-/// Shell text that calls the CNI plugin as a runtime would, for a sandbox of the demo's own.
+/// Returns shell text that calls the CNI plugin as a runtime would, for a sandbox of the demo's own.
 fn plugin(verb: &str, holder: &Holder) -> String {
     let netns = "holdfast-demo";
     let (before, after) = match verb {
@@ -151,7 +151,7 @@ fn current(scene: &Scene<'_>) -> Result<Holder> {
     scene.holder("the newer sandbox", |now| now.container == "holdfast-demo")
 }
 
-/// Somebody to ping: the LAN's host in the laboratory, else the node.
+/// Returns an address to ping: the LAN's host in the laboratory, otherwise the node.
 fn neighbour(scene: &Scene<'_>) -> String {
     match scene.cluster {
         crate::cluster::Cluster::Lab(_) => "172.22.0.100".to_owned(),

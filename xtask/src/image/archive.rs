@@ -17,7 +17,7 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// A layer with the folders that a runtime mounts onto.
+    /// Returns a layer with the folders that a runtime mounts onto.
     pub(super) fn new() -> Result<Self> {
         let mut layer = Self { tar: Builder::new(Vec::new()), folders: BTreeSet::new() };
         for name in ["dev", "etc", "proc", "sys"] {

@@ -1,4 +1,4 @@
-//! A place's cgroup: every process that the laboratory starts is in it or below, so what to kill is never guessed.
+//! A place's cgroup: every process that the laboratory starts is in it or below it, so the processes to kill are known.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::progress::{Poll, Progress};
 const MOUNT: &str = "/sys/fs/cgroup";
 /// The leaf for processes that are not pods'; a cgroup with children holds no processes itself in version 2.
 const LEAF: &str = "system";
-/// Killed processes are gone at once unless the kernel is busy freeing namespaces.
+/// The time until killed processes are gone: at once, unless the kernel is busy freeing namespaces.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A cgroup of one name in every hierarchy of version 1, or in the only one of version 2.
@@ -23,7 +23,7 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// The cgroup called `name`, there or not.
+    /// Returns the cgroup called `name`, there or not.
     pub(super) fn new(name: &str) -> Result<Self> {
         let folders = hierarchies()?.into_iter().map(|root| root.join(name)).collect();
         Ok(Self { folders })
@@ -40,7 +40,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// The files through which a process joins.
+    /// Returns the files through which a process joins.
     pub(super) fn doors(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.folders.iter().map(|folder| folder.join(LEAF).join("cgroup.procs"))
     }
@@ -50,7 +50,7 @@ impl Cgroup {
         progress.wait("the end of killed processes", GONE_WITHIN, || {
             let found = self.processes();
             for pid in &found {
-                // Gone meanwhile is what is wanted; anything else shows as a process that stays.
+                // A process that is gone meanwhile is fine; any other failure shows as a process that stays.
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
             Ok(if found.is_empty() { Poll::Ready(()) } else { Poll::Pending(format!("processes {found:?} are left")) })
@@ -69,7 +69,7 @@ impl Cgroup {
         })
     }
 
-    /// The processes in it and below it.
+    /// Returns the processes in it and below it.
     pub(super) fn processes(&self) -> BTreeSet<i32> {
         let mut found = BTreeSet::new();
         for folder in &self.folders {
@@ -79,7 +79,7 @@ impl Cgroup {
     }
 }
 
-/// The roots of all hierarchies.
+/// Returns the roots of all hierarchies.
 fn hierarchies() -> Result<Vec<PathBuf>> {
     let mount = Path::new(MOUNT);
     if mount.join("cgroup.controllers").exists() {
@@ -96,8 +96,8 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     Ok(roots)
 }
 
-/// A new cpuset of version 1 has no processors and takes no process before it has. In version 2 an empty one has its
-/// parent's, and the root has no such file.
+/// Gives a new cpuset of version 1 its parent's processors, because it accepts no process without any. In version 2 an
+/// empty cpuset has its parent's processors, and the root has no such file.
 fn inherit_cpuset(folder: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let (own, parents) = (folder.join(file), folder.with_file_name(file));

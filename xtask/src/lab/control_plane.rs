@@ -14,7 +14,7 @@ use super::process::Service;
 use crate::progress::{Poll, Progress, output};
 
 const ETCD: &str = "http://127.0.0.1:2379";
-/// Some four seconds on an idle machine.
+/// The deadline for a start, which takes some four seconds on an idle machine.
 const API_WITHIN: Duration = Duration::from_secs(120);
 const CONTROLLERS_WITHIN: Duration = Duration::from_secs(120);
 
@@ -27,7 +27,7 @@ pub(super) struct ControlPlane<'a> {
 }
 
 impl<'a> ControlPlane<'a> {
-    /// A control plane that runs the programs in `programs`.
+    /// Returns a control plane that runs the programs in `programs`.
     pub(super) fn new(layout: &'a Layout, programs: &'a Path) -> Result<Self> {
         let cgroup = Cgroup::new(&layout.label(CP))?;
         Ok(Self { layout, programs, folder: layout.folder(CP), cgroup })
@@ -80,7 +80,7 @@ impl<'a> ControlPlane<'a> {
         Ok(())
     }
 
-    /// The names of services that should run and do not.
+    /// Returns the names of services that should run and do not.
     pub(super) fn ended(&self) -> Vec<&'static str> {
         let all = ["etcd", "apiserver", "controllers", "scheduler"];
         all.into_iter().filter(|name| self.service(name).running().is_none()).collect()

@@ -16,7 +16,7 @@ pub(super) fn down(layout: &Layout, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Removes what there is, also what a failed start left. The caller holds the lock.
+/// Removes everything that exists, also the remains of a failed start. The caller holds the lock.
 ///
 /// Only what is in the laboratory's own cgroups is killed: nothing gets there but what it started, and its children.
 pub(super) fn clear(layout: &Layout, progress: &Progress) -> Result<()> {

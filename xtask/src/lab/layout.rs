@@ -49,7 +49,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The layout of the laboratory `name`. Names on this machine carry a hash of the folder: another cache, other names.
+    /// Returns the layout of the laboratory `name`. Names on this machine carry a hash of the folder: another cache,
+    /// other names.
     pub(super) fn new(name: &str) -> Result<Self> {
         let fits = !name.is_empty() && name.len() <= 20;
         ensure!(
@@ -61,49 +62,49 @@ impl Layout {
         Ok(Self { name: name.to_owned(), prefix: format!("hf-{name}-{}", &tag[..4]), state })
     }
 
-    /// The name of a place's network namespace and cgroup.
+    /// Returns the name of a place's network namespace and cgroup.
     pub(super) fn label(&self, place: Place) -> String {
         format!("{}-{}", self.prefix, place.name)
     }
 
-    /// A place's network namespace.
+    /// Returns a place's network namespace.
     pub(super) fn netns(&self, place: Place) -> PathBuf {
         Path::new("/run/netns").join(self.label(place))
     }
 
-    /// The folder with a place's logs, process records and files.
+    /// Returns the folder with a place's logs, process records and files.
     pub(super) fn folder(&self, place: Place) -> PathBuf {
         self.state.join(place.name)
     }
 
-    /// The folder with a place's logs.
+    /// Returns the folder with a place's logs.
     pub(super) fn logs(&self, place: Place) -> PathBuf {
         self.folder(place).join("log")
     }
 
-    /// The folder with keys, certificates and kubeconfigs.
+    /// Returns the folder with keys, certificates and kubeconfigs.
     pub(super) fn pki(&self) -> PathBuf {
         self.state.join("pki")
     }
 
-    /// The administrator's kubeconfig.
+    /// Returns the administrator's kubeconfig.
     pub(super) fn kubeconfig(&self) -> PathBuf {
         self.pki().join("admin.kubeconfig")
     }
 
-    /// Has the laboratory for oneself until the file is dropped; waits for another process that has it.
+    /// Locks the laboratory until the returned file is dropped; waits for another process that holds the lock.
     pub(super) fn lock(&self, progress: &Progress) -> Result<File> {
         let labs = labs()?;
         fs::create_dir_all(&labs).with_context(|| format!("creating {}", labs.display()))?;
         cache::lock(&self.lock_file(), &format!("the laboratory {}", self.name), progress)
     }
 
-    /// Whether there may be anything to remove. The cache may have been emptied under a laboratory that is up.
+    /// Returns true if there may be anything to remove. The cache may have been emptied under a laboratory that is up.
     pub(super) fn may_be_there(&self) -> bool {
         self.lock_file().exists() || self.netns(CP).exists()
     }
 
-    /// The command line that is about this laboratory, up to the action.
+    /// Returns the command line for this laboratory, without the action.
     pub(super) fn command(&self) -> String {
         let name = if self.name == DEFAULT { String::new() } else { format!(" --name {}", self.name) };
         format!("cargo xtask lab{name}")
@@ -115,12 +116,12 @@ impl Layout {
     }
 }
 
-/// A laboratory's name for the use of this checkout alone: tests of another one run beside its own.
+/// Returns a laboratory's name for this checkout alone, so that tests of several checkouts run side by side.
 pub fn of_checkout(what: &str) -> String {
     format!("{what}-{}", &cache::key(&[env!("CARGO_MANIFEST_DIR").as_bytes()])[..6])
 }
 
-/// The names of the laboratories that are there, if there are any.
+/// Returns the names of the existing laboratories, if there are any.
 pub(super) fn present() -> Option<String> {
     let folders = fs::read_dir(labs().ok()?).ok()?.flatten().filter(|entry| entry.path().is_dir());
     let mut names: Vec<_> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -128,7 +129,7 @@ pub(super) fn present() -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// The folder with the state of all laboratories.
+/// Returns the folder with the state of all laboratories.
 fn labs() -> Result<PathBuf> {
     Ok(cache::root()?.join("labs"))
 }

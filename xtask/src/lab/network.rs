@@ -12,7 +12,8 @@ use super::layout::{CP, LAN, Layout, NODES, PREFIX4, PREFIX6, Place};
 use crate::progress::output;
 
 const BRIDGE: &str = "br0";
-/// Set before there are links, so that links take them over. Without duplicate address detection an address is good at once.
+/// The sysctls, set before there are links, so that links inherit them. Without duplicate address detection an address
+/// is usable at once.
 const SETTINGS: [(&str, &str); 8] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),

@@ -33,27 +33,28 @@ pub struct Node {
 }
 
 impl Node {
-    /// The node at `place`, which is to run the programs in `programs`.
+    /// Returns the node at `place`, which is to run the programs in `programs`.
     pub(super) fn new(layout: &Layout, place: Place, programs: &Path) -> Self {
         Self { layout: layout.clone(), place, folder: layout.folder(place), programs: programs.to_owned() }
     }
 
-    /// Its name in Kubernetes.
+    /// Returns its name in Kubernetes.
     pub fn name(&self) -> &str {
         self.place.name
     }
 
-    /// Its address on the LAN.
+    /// Returns its address on the LAN.
     pub fn ip(&self) -> &str {
         self.place.ip
     }
 
-    /// A process in its namespaces, or nothing while it is off.
+    /// Returns the PID of a process in its namespaces; none while it is off.
     pub fn leader_pid(&self) -> Option<i32> {
         self.service(LEADER).running().map(|process| process.pid)
     }
 
-    /// A command in the node's mount, network and host name namespaces, with the laboratory's programs in its path.
+    /// Returns a command in the node's mount, network and host name namespaces, with the laboratory's programs in its
+    /// path.
     ///
     /// While the node is off the command fails when it is run.
     pub fn exec<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
@@ -110,7 +111,7 @@ impl Node {
         network::disconnect(&self.layout, self.place)
     }
 
-    /// Makes the node's namespaces, held by a process that does nothing else; gives its PID.
+    /// Makes the node's namespaces, held by a process that does nothing else; returns its PID.
     pub(super) fn boot(&self) -> Result<i32> {
         let cgroup = self.cgroup()?;
         cgroup.create()?;
@@ -167,7 +168,7 @@ impl Node {
             &format!("--node-ip={}", self.ip()),
             "--v=2",
         ]);
-        // It would ask a cloud's metadata service for credentials, for minutes.
+        // The kubelet would ask a cloud's metadata service for credentials, for minutes.
         command.env("AWS_EC2_METADATA_DISABLED", "true");
         service.start(&command, &self.cgroup()?).map(drop)
     }
@@ -202,7 +203,7 @@ impl Node {
         }
     }
 
-    /// The names of services that should run and do not.
+    /// Returns the names of services that should run and do not.
     pub(super) fn ended(&self) -> Vec<&'static str> {
         [LEADER, CONTAINERD, KUBELET, PROXY].into_iter().filter(|name| self.service(name).running().is_none()).collect()
     }

@@ -36,12 +36,12 @@ pub(super) struct NodeFiles {
 }
 
 impl NodeFiles {
-    /// The files of `node`, there or not.
+    /// Returns the files of `node`, there or not.
     pub(super) fn new(layout: &Layout, node: Place) -> Self {
         Self { root: layout.folder(node).join("root") }
     }
 
-    /// The folder that a node sees as `place`, for example `etc`.
+    /// Returns the folder that a node sees as `place`, for example `etc`.
     pub(super) fn of(&self, place: &str) -> PathBuf {
         self.root.join(place)
     }
@@ -74,7 +74,7 @@ impl NodeFiles {
         symlink("/run", self.of("var/run"))?;
         symlink("/run/lock", self.of("var/lock"))?;
         self.etc(node)?;
-        // Copies: an agent may put its own plugins beside them, or over them.
+        // These are copies, because an agent may install its own plugins beside them or over them.
         for entry in fs::read_dir(parts.join("cni"))? {
             let plugin = entry?;
             fs::copy(plugin.path(), self.of("opt/cni/bin").join(plugin.file_name()))?;

@@ -59,7 +59,7 @@ fn disk(files: &NodeFiles, programs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A /sys that shows the node's links, with the host's cgroups and a BPF file system of the node's own.
+/// Mounts a /sys that shows the node's links, with the host's cgroups and a BPF file system of the node's own.
 fn system() -> Result<()> {
     let cgroups = handle(Path::new("/sys/fs/cgroup"))?;
     fresh("sysfs", "/sys", None)?;

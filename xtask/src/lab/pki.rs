@@ -75,7 +75,7 @@ impl Authority {
         Ok((certificate, key.serialize_pem()))
     }
 
-    /// JSON, which every reader of YAML reads.
+    /// Writes a kubeconfig as JSON, which is valid YAML.
     fn kubeconfig(&self, file: &str, user: &str, group: Option<&str>) -> Result<()> {
         let (certificate, key) = self.issue(file, user, group, &[])?;
         let config = json!({

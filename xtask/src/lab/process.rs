@@ -14,19 +14,20 @@ use crate::progress::{Poll, Progress, tail};
 
 /// The time that a process has to end after SIGTERM.
 const POLITE: Duration = Duration::from_secs(5);
-/// Joins the cgroups named before `--`, then becomes the command after it: no child is ever outside.
+/// The shell script that joins the cgroups named before `--` and then executes the command after it, so that no child
+/// is ever outside.
 const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
 
-/// A process as it was started: a PID alone may mean another process by now.
+/// A process by PID and start time: the PID alone may have been reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Process {
-    /// Its number.
+    /// The PID.
     pub(super) pid: i32,
     started: u64,
 }
 
 impl Process {
-    /// The process `pid`, if it is alive.
+    /// Returns the process `pid`, if it is alive.
     pub(super) fn running(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, in parentheses, may itself hold spaces and parentheses.
@@ -35,12 +36,12 @@ impl Process {
         (!matches!(*state, "Z" | "X")).then_some(Self { pid, started: started.parse().ok()? })
     }
 
-    /// Whether it still runs.
+    /// Returns true if it still runs.
     pub(super) fn alive(self) -> bool {
         Self::running(self.pid) == Some(self)
     }
 
-    /// Ends it, politely at first.
+    /// Ends it with SIGTERM, then with SIGKILL.
     pub(super) fn end(self, what: &str, progress: &Progress) -> Result<()> {
         let gone = |limit| {
             progress.wait(&format!("the end of {what}"), limit, || {
@@ -76,7 +77,7 @@ impl Service<'_> {
         self.folder.join("log").join(format!("{}.log", self.name))
     }
 
-    /// The process of the last start, if it still runs.
+    /// Returns the process of the last start, if it still runs.
     pub(super) fn running(&self) -> Option<Process> {
         let text = fs::read_to_string(self.record()).ok()?;
         let (pid, started) = text.trim().split_once(' ')?;
@@ -84,7 +85,7 @@ impl Service<'_> {
         process.alive().then_some(process)
     }
 
-    /// An error with the end of its log when it does not run.
+    /// Returns an error with the end of its log if it does not run.
     pub(super) fn check(&self) -> Result<()> {
         match self.running() {
             Some(_) => Ok(()),
@@ -92,7 +93,7 @@ impl Service<'_> {
         }
     }
 
-    /// Whether it has written these words since its last start.
+    /// Returns true if its log has these words since its last start.
     pub(super) fn has_said(&self, words: &str) -> bool {
         fs::read_to_string(self.log()).is_ok_and(|log| log.contains(words))
     }
@@ -104,7 +105,7 @@ impl Service<'_> {
         Ok(process)
     }
 
-    /// A new log beside that of the last start, to be written to from wherever [`Self::spawn`] is called.
+    /// Opens a new log beside that of the last start, for [`Self::spawn`] in any mount namespace.
     pub(super) fn open_log(&self) -> Result<File> {
         fs::create_dir_all(self.log().parent().context("a file in a folder")?)?;
         if self.log().exists() {

@@ -71,7 +71,7 @@ fn complete(layout: &Layout, programs: &Path, progress: &Progress) -> Result<Des
     Description::read(&layout.state)?.context("the laboratory went away while it was looked at")
 }
 
-/// The services that should run and do not.
+/// Returns the services that should run and do not.
 pub(super) fn ended(layout: &Layout, programs: &Path) -> Result<Vec<String>> {
     let mut all: Vec<String> = ControlPlane::new(layout, programs)?.ended().into_iter().map(str::to_owned).collect();
     for place in NODES {

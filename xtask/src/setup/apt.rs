@@ -41,7 +41,7 @@ impl PrivateApt {
         Ok(apt)
     }
 
-    /// One that has been set up before, with the lists it had then.
+    /// Returns a root that has been set up before, with the lists it had then.
     pub(crate) fn again(folder: &Path, logs: &Path) -> Self {
         Self { root: folder.to_owned(), config: folder.join("apt.conf"), logs: logs.to_owned() }
     }
@@ -104,7 +104,7 @@ fn unpack_all(folder: &Path, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// This machine's own archive entries, rewritten by `rewrite`, which is given them and the release they are for.
+/// Returns this machine's own archive entries, rewritten by `rewrite`, which takes them and the release they are for.
 fn sources(rewrite: impl Fn(&str, &str) -> String) -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let here = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or(RELEASE);
@@ -144,7 +144,7 @@ fn with_releases(text: &str, here: &str, releases: &[&str]) -> String {
     })
 }
 
-/// One-line entries (`deb [options] address suite component…`) as deb822 stanzas; options are left out.
+/// Returns one-line entries (`deb [options] address suite component…`) as deb822 stanzas, without the options.
 fn modernised(classic: &str) -> String {
     classic
         .lines()

@@ -71,7 +71,7 @@ impl Release {
 }
 
 impl fmt::Display for Release {
-    /// The name on the command line: the minor release.
+    /// Writes the name on the command line: the minor release.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Oldest => "1.34",
@@ -96,7 +96,7 @@ pub(super) fn programs(root: &Path, release: Release, progress: &Progress) -> Re
     })
 }
 
-/// The version that the components report: a module does not know its own.
+/// Returns the version that the components report: a module does not know its own.
 fn version_variables(version: &str) -> Result<Vec<(String, String)>> {
     let minor = version.split('.').nth(1).with_context(|| format!("{version} has no minor version"))?;
     let values = [("gitVersion", version), ("gitMajor", "1"), ("gitMinor", minor), ("gitTreeState", "archive")];

@@ -21,17 +21,17 @@ impl<W: Write> Archive<W> {
         Self { out, entries: 0 }
     }
 
-    /// An empty folder.
+    /// Adds an empty folder.
     pub(super) fn folder(&mut self, path: &str) -> Result<()> {
         self.entry(path, FOLDER, &[])
     }
 
-    /// A file that may be executed.
+    /// Adds an executable file.
     pub(super) fn program(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
         self.entry(path, PROGRAM, bytes)
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub(super) fn link(&mut self, path: &str, target: &str) -> Result<()> {
         self.entry(path, LINK, target.as_bytes())
     }

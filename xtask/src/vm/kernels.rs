@@ -19,12 +19,13 @@ const RECIPE: &str = "1";
 const RELEASES: [&str; 5] = ["bullseye", "bookworm", "trixie", "forky", "unstable"];
 /// The package that stands for a release's kernel.
 const META: &str = "linux-image-amd64";
-/// Tested as long as they are served, beside the oldest and the newest.
+/// The series that are tested as long as they are served, beside the oldest and the newest.
 const ALWAYS: [&str; 2] = ["6.1", "6.12"];
 /// The modules that the tests need for links and qdiscs.
 const MODULES: [&str; 9] =
     ["veth", "bridge", "8021q", "macvlan", "ipvlan", "dummy", "sch_ingress", "cls_bpf", "nf_conntrack_netlink"];
-/// Before those, where a kernel has it as a module: `libcrc32c`, which conntrack needs, asks for it by what it does.
+/// The module to load before those, if a kernel has it as a module: `libcrc32c`, which conntrack needs, requests it by
+/// its algorithm and not by name.
 const FIRST: &str = "crc32c_generic";
 /// The maximum age of the package lists. Kernels come every few weeks.
 const LISTS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -39,18 +40,18 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Its numbers.
+    /// Returns the numbers of its upstream version.
     fn numbers(&self) -> Vec<u32> {
         let upstream = self.version.split(['-', '~', '+']).next().unwrap_or_default();
         upstream.split('.').map_while(|number| number.parse().ok()).collect()
     }
 
-    /// As people name it: `6.1`.
+    /// Returns its series, for example `6.1`.
     pub fn series(&self) -> String {
         self.numbers().iter().take(2).map(u32::to_string).collect::<Vec<_>>().join(".")
     }
 
-    /// Whether it is meant by `6`, `6.1` or `6.1.192`.
+    /// Returns true if a prefix such as `6`, `6.1` or `6.1.192` selects it.
     fn is(&self, wanted: &str) -> bool {
         let numbers: Vec<String> = self.numbers().iter().map(u32::to_string).collect();
         numbers.starts_with(&wanted.split('.').map(str::to_owned).collect::<Vec<_>>())
@@ -78,11 +79,11 @@ impl PartialOrd for Kernel {
 /// The files that a boot needs of a kernel.
 pub(super) struct Files {
     pub(super) vmlinuz: PathBuf,
-    /// In the order in which they are loaded.
+    /// The modules, in the order in which they are loaded.
     pub(super) modules: Vec<PathBuf>,
 }
 
-/// The newest kernel of each series that is served, the oldest series first.
+/// Returns the newest kernel of each series that is served, the oldest series first.
 pub(super) fn served(progress: &Progress) -> Result<Vec<Kernel>> {
     let kernels = newest_of_each(parse(&apt(progress)?.show(META)?));
     ensure!(!kernels.is_empty(), "Debian's archive has no {META}");
@@ -91,7 +92,7 @@ pub(super) fn served(progress: &Progress) -> Result<Vec<Kernel>> {
     Ok(kernels)
 }
 
-/// Those that are `wanted`; if none are, the oldest, the newest and [`ALWAYS`].
+/// Returns the `wanted` kernels; if none are named, the oldest, the newest and [`ALWAYS`].
 pub(super) fn choose<'a>(served: &'a [Kernel], wanted: &[String]) -> Result<Vec<&'a Kernel>> {
     for wanted in wanted {
         if !served.iter().any(|kernel| kernel.is(wanted)) {
@@ -134,7 +135,7 @@ pub(super) fn prepare(kernel: &Kernel, progress: &Progress) -> Result<Files> {
     Ok(Files { vmlinuz: folder.join("vmlinuz"), modules })
 }
 
-/// An apt that knows all releases.
+/// Returns an apt that knows all releases.
 fn apt(progress: &Progress) -> Result<PrivateApt> {
     let root = cache::root()?;
     let (folder, read) = (root.join("vm-apt"), root.join("vm-apt.read"));
@@ -143,13 +144,14 @@ fn apt(progress: &Progress) -> Result<PrivateApt> {
         return Ok(PrivateApt::again(&folder, &root));
     }
     let apt = PrivateApt::of_releases(&folder, &root, &RELEASES, progress)?;
-    // Lists that could not be fetched at all are not good for a week.
+    // If no list could be fetched, the next run has to fetch again and not wait for a week.
     apt.show(META).context("no package list of any release could be read")?;
     fs::write(read, "")?;
     Ok(apt)
 }
 
-/// The kernel and, of what it depends on, its own other parts: newer ones come in several packages.
+/// Returns the kernel's package and those of its dependencies that are its own parts: newer kernels have several
+/// packages.
 fn packages(kernel: &Kernel, about: &str) -> Vec<String> {
     let version = &kernel.version;
     let exactly = format!(" (= {version})");
@@ -179,7 +181,7 @@ fn field<'a>(paragraph: &'a str, name: &str) -> Option<&'a str> {
     paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// The kernel's own file in the unpacked packages.
+/// Returns the kernel's own file in the unpacked packages.
 fn vmlinuz(root: &Path) -> Result<PathBuf> {
     let folders = ["boot", "usr/lib/modules", "lib/modules"].map(|folder| root.join(folder));
     let inside = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());

@@ -39,7 +39,7 @@ const ARGUMENTS: [&str; 18] = [
 /// A boot with all tests takes one to six minutes on two cores, the newest kernel longest; some machines are busy.
 const LIMIT: Duration = Duration::from_secs(1200);
 
-/// Boots the kernel; gives what its tests wrote on the console.
+/// Boots the kernel; returns the console output of its tests.
 pub(super) fn boot(
     kernel: &Kernel,
     files: &Files,
@@ -76,7 +76,7 @@ pub(super) fn boot(
     Ok(tests.trim().to_owned())
 }
 
-/// QEMU with the libraries it came with, which this machine may have in other versions or not at all.
+/// Returns QEMU with its own libraries, which this machine may have in other versions or not at all.
 fn qemu(tools: &Tools) -> Command {
     let place = |path: &str| tools.root.join(path);
     let libraries = LIBRARIES.map(|folder| place(folder).display().to_string()).join(":");
@@ -90,7 +90,7 @@ fn qemu(tools: &Tools) -> Command {
     command
 }
 
-/// Text without what is meant for a terminal.
+/// Returns the text without terminal escape sequences.
 fn clean(console: &str) -> String {
     let mut text = String::with_capacity(console.len());
     let mut rest = console.chars().filter(|letter| *letter != '\r').peekable();

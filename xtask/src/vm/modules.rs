@@ -22,12 +22,12 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Whether there is a file of the module.
+    /// Returns true if there is a file of the module.
     pub(super) fn has(&self, name: &str) -> bool {
         self.files.contains_key(name)
     }
 
-    /// The `wanted` modules and what they need, in an order in which they can be loaded.
+    /// Returns the `wanted` modules and what they need, in an order in which they can be loaded.
     pub(super) fn in_order(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut ordered = Vec::new();
         for name in wanted {
@@ -65,7 +65,7 @@ impl Modules {
     }
 }
 
-/// The module in a file of this name. Files may have dashes where modules have underscores.
+/// Returns the module in a file of this name. Files may have dashes where modules have underscores.
 fn module(file: &str) -> Option<String> {
     let (name, compression) = file.split_once(".ko")?;
     matches!(compression, "" | ".xz" | ".zst").then(|| name.replace('-', "_"))
@@ -85,7 +85,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     Ok(result.stdout)
 }
 
-/// The modules that a module says it needs: `depends=a,b` between zeroes in its section `.modinfo`.
+/// Returns the modules that a module says it needs: `depends=a,b` between zeroes in its section `.modinfo`.
 fn depends(bytes: &[u8]) -> Vec<String> {
     const FIELD: &[u8] = b"\0depends=";
     let Some(at) = bytes.windows(FIELD.len()).position(|window| window == FIELD) else { return Vec::new() };

@@ -14,9 +14,9 @@ use super::kernels::Files;
 use super::tools::Tools;
 use crate::progress::output;
 
-/// Says on the console that what follows is the tests'.
+/// The console line before the output of the tests.
 pub(super) const STARTED: &str = "VM: started";
-/// Says on the console that all tests have ended.
+/// The console line after all tests have ended.
 pub(super) const DONE: &str = "VM: done";
 
 const FOLDERS: [&str; 10] = ["bin", "dev", "etc", "mod", "proc", "run", "run/netns", "sys", "tests", "tmp"];
@@ -93,7 +93,7 @@ fn init() -> String {
     )
 }
 
-/// A program of this machine. Not every shell has the folders of root's programs in its path.
+/// Returns the path of a program of this machine. Not every shell has the folders of root's programs in its path.
 fn find(program: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
@@ -105,7 +105,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("reading {}", file.display()))
 }
 
-/// An absolute path as the archive has it.
+/// Returns an absolute path as the archive has it.
 fn inside(path: &Path) -> Result<&str> {
     path.strip_prefix("/")?.to_str().with_context(|| format!("{} is not text", path.display()))
 }

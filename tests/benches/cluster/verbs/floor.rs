@@ -1,4 +1,4 @@
-//! What nothing on this machine can be faster than.
+//! The lower bounds on this machine: an empty process, and single API requests.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use xtask::progress::output;
 
 use crate::{figures::Figures, workload::NAMESPACE, world::connect};
 
-/// As a plugin does it: reads to the end of what it is given, and ends.
+/// The source of a program that reads stdin to its end, as a plugin does, and exits.
 const SOURCE: &str =
     "#include <unistd.h>\nint main(void) { char text[4096]; while (read(0, text, sizeof text) > 0) {} return 0; }\n";
 
@@ -40,7 +40,7 @@ impl Noop {
         Ok(Self { program, _folder: folder })
     }
 
-    /// From before it is started until after it has ended.
+    /// Returns the time from before it is started until after it has ended.
     pub(super) fn run(&self) -> Result<Duration> {
         let mut command = Command::new(&self.program);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -74,7 +74,7 @@ impl Api {
         Ok(Self { runtime, objects, get, create, put })
     }
 
-    /// Each once, with an object of a kilobyte.
+    /// Sends each request once, with an object of a kilobyte.
     pub(super) fn round(&mut self, number: usize) -> Result<()> {
         let name = format!("floor-{number}");
         let mut object = ConfigMap::default();

@@ -46,7 +46,7 @@ pub(super) struct Call {
 }
 
 impl Plugin {
-    /// With what libcni makes of the installed list for its first plugin.
+    /// Returns the plugin with the configuration that libcni derives from the installed list for its first plugin.
     pub(super) fn installed() -> Result<Self> {
         let list: Value = serde_json::from_slice(&fs::read(CONFIGURATION).context(CONFIGURATION)?)?;
         let mut configuration = list["plugins"][0].clone();
@@ -68,7 +68,7 @@ impl Plugin {
             ("CNI_ARGS", &arguments),
             ("CNI_PATH", "/opt/cni/bin"),
         ];
-        // Nobody else calls a plugin on this node: what the agent has counted in between is this call.
+        // No other process calls a plugin on this node, so the agent's counters in between are of this call alone.
         let spent = || metrics()?.value(&format!(r#"holdfast_cni_seconds_sum{{verb="{verb}"}}"#));
         let before = spent()?;
         let took = run(&environment, &self.configuration).with_context(|| format!("{verb} of {}", pod.pod))?;

@@ -1,6 +1,7 @@
-//! What an ADD finds of a sandbox: a network namespace, and a process that a cgroup's name makes the container's.
+//! The parts of a sandbox that an ADD looks for: a network namespace, and a process in a cgroup with the container's ID
+//! in its name.
 //!
-//! Both of the node that the calling thread is on.
+//! Both are on the node that the calling thread has entered.
 
 use std::{
     fs,
@@ -25,7 +26,7 @@ impl Network {
         Ok(Self { name: name.to_owned() })
     }
 
-    /// Its path, as a runtime has it.
+    /// Returns its path, as a runtime has it.
     pub(super) fn path(&self) -> String {
         format!("/var/run/netns/{}", self.name)
     }
@@ -46,7 +47,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// `node` is the node's cgroup.
+    /// Starts a process for `container` below `node`, the node's cgroup.
     pub(super) fn new(node: &str, container: &str) -> Result<Self> {
         // Version 2, or of version 1 a hierarchy in which a new cgroup needs no settings.
         let root = Path::new(CGROUPS);
