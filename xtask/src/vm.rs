@@ -32,7 +32,7 @@ pub use self::kernels::Kernel;
 pub(crate) const TESTS: [&str; 2] = ["datapath", "netns"];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Boots each of the `wanted` kernels (`6.1`, `6.12.95`), or of [`kernels::choose`]'s own choice, and runs the tests
+/// Boots each of the `wanted` kernels (`6.1`, `6.12.95`), or of `kernels::choose`'s own choice, and runs the tests
 /// in it. `report` gets each kernel with what its tests wrote.
 pub fn run(wanted: &[String], progress: &Progress, mut report: impl FnMut(&Kernel, Result<String>)) -> Result<()> {
     let architecture = std::env::consts::ARCH;
