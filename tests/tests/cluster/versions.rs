@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use xtask::progress::Poll;
 
 use crate::namespace::{Holder, TestNamespace, same};
 use crate::sandbox::{Sandbox, conf};
@@ -58,7 +59,11 @@ fn every_version_adds_checks_and_deletes() -> Result<()> {
             ensure!(!sandbox.call("CHECK", &conf)?.ok, "CHECK does not see that the address is gone");
         }
         sandbox.call("DEL", &conf)?.result()?;
-        ensure!(sandbox.run(&["ip", "link", "show", "eth0"]).is_err(), "DEL left the interface");
+        // DEL answers once the guard has silenced the interface; the kernel removes it meanwhile.
+        namespace.wait("the interface to be removed", 10, || {
+            let left = sandbox.run(&["ip", "-o", "link", "show"])?;
+            Ok(if left.contains(" eth0") { Poll::Pending(left) } else { Poll::Ready(()) })
+        })?;
     }
     namespace.finish()
 }
