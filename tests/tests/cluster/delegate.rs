@@ -41,16 +41,17 @@ fn check(sandbox: &Sandbox, plugin: &str, answer: &Value) -> Result<bool> {
 }
 
 /// The life of a StatefulSet's pod with a reference plugin.
+/// Container IDs name the plugin: a node has each only once, and these lives run side by side on it.
 fn life(namespace: &TestNamespace, plugin: &str, reached: impl Fn(&Holder) -> Result<()>) -> Result<()> {
     let del = |sandbox: &Sandbox| sandbox.call_plugin(plugin, "DEL", conf(plugin).to_string().as_bytes())?.result();
     let pod = namespace.pod_without_network("web")?;
-    let first = Sandbox::new(namespace.world, &pod, "delegated-1")?;
+    let first = Sandbox::new(namespace.world, &pod, &format!("{plugin}-delegated-1"))?;
     let (answer, one) = add(namespace, &first, plugin)?;
     reached(&one)?;
     ensure!(check(&first, plugin, &answer)?, "CHECK fails after ADD");
 
     // The sandbox restarts: ADD of the new one first, the old one's DEL late.
-    let second = Sandbox::new(namespace.world, &pod, "delegated-2")?;
+    let second = Sandbox::new(namespace.world, &pod, &format!("{plugin}-delegated-2"))?;
     let (answer, two) = add(namespace, &second, plugin)?;
     one.sticks(&two)?;
     ensure!(!check(&first, plugin, &answer)?, "CHECK of the old sandbox should fail");
@@ -64,7 +65,7 @@ fn life(namespace: &TestNamespace, plugin: &str, reached: impl Fn(&Holder) -> Re
     // The pod is made anew.
     namespace.kubectl(&["delete", "pod", "web-0", "--wait=false"])?;
     let pod = namespace.running("web-0", &two.uid)?;
-    let third = Sandbox::new(namespace.world, &pod, "delegated-3")?;
+    let third = Sandbox::new(namespace.world, &pod, &format!("{plugin}-delegated-3"))?;
     let (_, three) = add(namespace, &third, plugin)?;
     two.sticks(&three)?;
     reached(&three)?;
